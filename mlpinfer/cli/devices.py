@@ -1,0 +1,22 @@
+"""`mlpinfer devices`: where a network can run here, and what a GPU still needs."""
+
+from __future__ import annotations
+
+import click
+
+from mlpinfer.cli import options
+
+
+@click.command("devices", short_help="Show where a network can run, and what a GPU still needs.")
+@options.json_output
+def command(json_file: str | None) -> None:
+    """Show where a network can run here, and what a GPU still needs."""
+    from mlpinfer.backends.inventory import inventory
+
+    found = inventory()
+    if json_file:
+        options.write_json(found.to_dict(), json_file)
+    if json_file != "-":
+        from mlpinfer.render.text import print_devices
+
+        print_devices(found)

@@ -1,0 +1,106 @@
+"""Options that several commands share, and what turns them into objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mlpinfer.errors import DatasetError, WeightsError
+
+if TYPE_CHECKING:
+    from mlpinfer.data_files import Dataset
+    from mlpinfer.network import Network
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Scale(click.ParamType[float]):
+    """A number, or a fraction such as 1/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse ``0.5`` or ``1/255``."""
+        try:
+            numerator, slash, denominator = str(value).partition("/")
+            return float(numerator) / (float(denominator) if slash else 1.0)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"expected a number such as 1/255, found {ascii(value)[:60]}", param, ctx)
+
+
+def weights(command: Command) -> Command:
+    """Which network, and what its file does not say."""
+    for option in (
+        click.option(
+            "--layout", type=click.Choice(["in-out", "out-in"]), help="Which way round weights lie."
+        ),
+        click.option(
+            "--head", type=click.Choice(["softmax", "sigmoid", "identity"]), help="Behind the last layer."
+        ),
+        click.option(
+            "--hidden", metavar="NAMES", help="Activation of the hidden layers, or one each: relu,tanh."
+        ),
+        click.option(
+            "--weights", metavar="FILE", help="Pickle or npz.  [default: the shipped 784-50-100-10]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+scale = click.option(
+    "--scale", type=Scale(), metavar="NUMBER", help="What inputs are multiplied by, such as 1/255."
+)
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Rows in one forward call."
+)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu or gpu:N.")
+threads = click.option("--threads", type=click.IntRange(1), help="Workers on the CPU.  [default: all cores]")
+precision = click.option(
+    "--precision", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+    help="What is computed in.",
+)  # fmt: skip
+json_output = click.option(
+    "--json", "json_file", metavar="FILE|-", help="Write JSON to FILE, or to stdout instead of the table."
+)
+
+
+def load_network(file: str | None, hidden: str | None, head: str | None, layout: str | None) -> Network:
+    """Load a network, or the shipped one, and print the reader's notes on stderr."""
+    from mlpinfer import weight_files
+
+    activations = hidden.split(",") if hidden and "," in hidden else hidden
+    try:
+        network = weight_files.load_network(file or weight_files.shipped(), activations, head, layout=layout)
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: expected a weight file, found no such file") from None
+    for note in network.notes:
+        click.echo(f"note: {note}", err=True)
+    return network
+
+
+def load_dataset(data: str | None, labels: str | None) -> Dataset:
+    """Load a data set, or the MNIST test set."""
+    from mlpinfer import data_files, mnist
+
+    if data is None:
+        return mnist.load_mnist_dataset()
+    try:
+        return data_files.load_data(data, labels)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename}: expected a data file, found no such file") from None
+
+
+def write_json(values: dict[str, Any], file: str) -> None:
+    """Write one JSON object to a file, whole or not at all, or to stdout where `file` is ``-``."""
+    text = json.dumps(values, indent=2, allow_nan=False)
+    if file == "-":
+        click.echo(text)
+        return
+    from mlpinfer.files import write_whole
+
+    with write_whole(file) as output:
+        output.write(text.encode() + b"\n")

@@ -1,0 +1,60 @@
+"""What a measurement depends on besides the code: versions, processor, BLAS, GPU."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlpinfer._version import VERSION
+from mlpinfer.backends import Backend
+from mlpinfer.backends.blas import single_threaded_blas
+from mlpinfer.backends.numpy_backend import cpu_name
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions and names; None where there is no such thing."""
+
+    mlpinfer: str
+    python: str
+    numpy: str
+    cupy: str | None
+    blas: str
+    cpu: str
+    gpu: str | None
+    driver: str | None
+    os: str
+
+
+def environment(backend: Backend) -> Environment:
+    """Describe this process and the device of `backend`."""
+    on_gpu = backend.name == "cupy"
+    return Environment(
+        mlpinfer=VERSION,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        cupy=sys.modules["cupy"].__version__ if on_gpu else None,
+        blas=blas_name(),
+        cpu=cpu_name(),
+        gpu=backend.describe() if on_gpu else None,
+        driver=_driver() if on_gpu else None,
+        os=f"{platform.system()} {platform.release()}",
+    )
+
+
+def blas_name() -> str:
+    """Name and version of the BLAS that NumPy calls: ``openblas 0.3.31 (Zen)``."""
+    names = []
+    for library in single_threaded_blas.libraries():
+        kernel = library.info().get("architecture")
+        names.append(f"{library.internal_api} {library.version}" + (f" ({kernel})" if kernel else ""))
+    return ", ".join(names) or "unknown"
+
+
+def _driver() -> str | None:
+    from mlpinfer.backends import probe
+
+    return probe.diagnose().driver

@@ -1,0 +1,48 @@
+"""Every error that mlpinfer raises on purpose.
+
+    MlpInferError
+    ├── WeightsError (ValueError)    refused, unsafe or malformed weights
+    ├── DatasetError (ValueError)    refused or malformed data
+    ├── InputError (ValueError)      an array of the wrong shape, dtype or scale handed to the API
+    └── DeviceError (RuntimeError)   not available, out of memory
+
+A message is one line: what was expected, what was found, what to do. A missing file stays a
+``FileNotFoundError``.
+"""
+
+from __future__ import annotations
+
+
+class MlpInferError(Exception):
+    """Base of every error raised by mlpinfer itself."""
+
+
+class WeightsError(MlpInferError, ValueError):
+    """A weight file, or a network built from arrays, that was refused."""
+
+
+class DatasetError(MlpInferError, ValueError):
+    """A data file, or a data set that does not fit the network, that was refused."""
+
+
+class InputError(MlpInferError, ValueError):
+    """An argument of the wrong shape, dtype, scale or value handed to the API."""
+
+
+class DeviceError(MlpInferError, RuntimeError):
+    """A device that is not available, or that ran out of memory."""
+
+
+def quoted(value: object, limit: int = 80) -> str:
+    """Text from a stranger's file, safe to print: ASCII, escaped, at most `limit` characters.
+
+    Only exact ``str``, ``bytes`` and numbers are shown; anything else is shown as its type, so that
+    no foreign ``__repr__`` runs and no deep structure is walked.
+    """
+    if type(value) in (str, bytes):
+        text = ascii(value[: limit + 1])  # type: ignore[index]
+    elif type(value) in (int, float, bool, type(None)):
+        text = ascii(value) if not isinstance(value, int) or value.bit_length() < 200 else "a huge integer"
+    else:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

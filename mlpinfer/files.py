@@ -1,0 +1,138 @@
+"""Bounded reads and whole-or-nothing writes.
+
+Every file that mlpinfer reads or writes goes through this module, so that the two promises are
+kept in one place: no declared size is believed before it is checked, and an output file appears
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mlpinfer.errors import MlpInferError
+
+#: The largest weight or data file that is read into memory, in bytes.
+MAX_FILE_BYTES = 2 * 1024**3
+#: Deflate cannot expand its input more than this (zlib's technical notes, "Maximum Expansion Factor").
+DEFLATE_RATIO = 1032
+
+
+def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> bytes:
+    """Read a regular file of at most `MAX_FILE_BYTES`.
+
+    Parameters
+    ----------
+    path : str or path-like
+    refuse : exception class
+        Raised for anything that is not a regular file of a permitted size.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    name = os.fspath(path)
+    # O_NONBLOCK: opening a FIFO must not wait for a writer; for a regular file it changes nothing.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        fd = os.open(name, flags)
+    except FileNotFoundError:
+        raise FileNotFoundError(2, "no such file", name) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise refuse(f"{name!a}: cannot be read: {why}") from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise refuse(f"{name}: expected a regular file, found a {_kind(status.st_mode)}")
+    with open(fd, "rb") as file:
+        if status.st_size > MAX_FILE_BYTES:
+            raise refuse(f"{name}: expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}")
+        try:
+            # One byte more than promised, so that a file growing meanwhile is noticed, not followed.
+            data = file.read(status.st_size + 1)
+        except OSError as error:
+            raise refuse(f"{name}: cannot be read: {error.strerror}") from None
+    if len(data) != status.st_size:
+        raise refuse(f"{name}: changed while it was read, try again")
+    return data
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "pipe", stat.S_ISSOCK: "socket"}
+    return next((name for test, name in kinds.items() if test(mode)), "device")
+
+
+class Gunzip:
+    """A gzip file in memory, unpacked piece by piece; never more than was asked for.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole gzip file of one member.
+    refuse : exception class
+        Raised where the file is damaged, cut short, or holds more than was read.
+    name : str
+        The file's name, for messages.
+    """
+
+    def __init__(self, data: bytes, refuse: type[MlpInferError], name: str) -> None:
+        self._tail, self._refuse, self._name = data, refuse, name
+        self._inflate = zlib.decompressobj(wbits=31)
+
+    def read(self, count: int) -> bytes:
+        """Return exactly `count` unpacked bytes."""
+        if count > len(self._tail) * DEFLATE_RATIO + 4096:
+            raise self._refuse(
+                f"{self._name}: cut short: {count} bytes expected from {len(self._tail)} compressed ones"
+            )
+        data = self._unpack(count) if count else b""
+        if len(data) != count:
+            raise self._refuse(f"{self._name}: cut short: {count} bytes expected, {len(data)} found")
+        return data
+
+    def finish(self) -> None:
+        """Check that nothing is left and that the checksum was right."""
+        if self._unpack(1) or self._inflate.unused_data:
+            raise self._refuse(f"{self._name}: longer than its header says")
+        if not self._inflate.eof:
+            raise self._refuse(f"{self._name}: cut short: the gzip trailer is missing")
+
+    def _unpack(self, count: int) -> bytes:
+        try:
+            data = self._inflate.decompress(self._tail, count)
+        except zlib.error:
+            raise self._refuse(f"{self._name}: the gzip data is damaged") from None
+        self._tail = self._inflate.unconsumed_tail
+        return data
+
+
+@contextmanager
+def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open `path` for writing so that it appears whole or not at all.
+
+    The bytes go to a temporary file beside it, are flushed to the disk, and take the final name by
+    a rename when the block ends without an error.
+    """
+    target = Path(path)
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(fd)
+        # mkstemp's 0600 is for secrets; give the mode that open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,129 @@
+"""How right a network is, by task. N rows, K classes or values.
+
+Definitions follow scikit-learn's: log loss is the mean negative log likelihood in nats (also called
+cross-entropy, NLL), precision and recall are 0 where nothing was predicted or nothing is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.errors import DatasetError
+
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class against the rest; `support` counts its rows."""
+
+    label: int
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """`confusion` counts rows by true label (outer) and predicted label (inner)."""
+
+    accuracy: float
+    n_correct: int
+    log_loss: float
+    per_class: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class RegressionMetrics:
+    """Mean squared error, mean absolute error (L1), and R^2, averaged over the K values."""
+
+    mse: float
+    mae: float
+    r2: float
+
+
+def classification(truth: Labels, predicted: Labels, logits: Floats) -> ClassificationMetrics:
+    """Compare labels, and judge the probabilities that the logits mean.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray, shape (N,), int64
+        Labels from 0; both below K, or below 2 for one logit.
+    logits : ndarray, shape (N, K)
+        Before softmax; with K = 1, before sigmoid.
+    """
+    classes = max(2, logits.shape[1])
+    confusion = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    hits = int(np.trace(confusion))
+    return ClassificationMetrics(
+        accuracy=hits / len(truth),
+        n_correct=hits,
+        log_loss=log_loss(truth, logits),
+        per_class=_per_class(confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def log_loss(truth: Labels, logits: Floats) -> float:
+    """Return the mean of ``-log(p[true label])``.
+
+    Computed from logits, ``logsumexp(z) - z[true]``, so that no probability is rounded to 0.
+    """
+    z = logits.astype(np.float64)
+    if z.shape[1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=1)  # sigmoid(z) is the softmax of (0, z)
+    top = z.max(axis=1)
+    with np.errstate(invalid="ignore"):  # infinite logits have no log loss: NaN
+        normalizer = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+        return float((normalizer - z[np.arange(len(z)), truth]).mean())
+
+
+def regression(truth: Floats, predicted: Floats) -> RegressionMetrics:
+    """Compare values, shape (N, K) both."""
+    t, y = truth.astype(np.float64), predicted.astype(np.float64)
+    residual = ((t - y) ** 2).sum(axis=0)
+    total = ((t - t.mean(axis=0)) ** 2).sum(axis=0)
+    # A constant truth has no variance to explain: 1 if it was met exactly, else 0.
+    r2 = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), residual == 0)
+    return RegressionMetrics(
+        mse=float(((t - y) ** 2).mean()), mae=float(np.abs(t - y).mean()), r2=float(r2.mean())
+    )
+
+
+def as_labels(y: npt.NDArray[Any], classes: int) -> Labels:
+    """Return labels as int64, shape (N,), from integers (N,) or (N, 1), or one-hot rows (N, K).
+
+    Raises
+    ------
+    DatasetError
+        If they are not labels from 0 to `classes` - 1.
+    """
+    if y.ndim == 2 and y.shape[1] == classes:
+        if not ((y == 0) | (y == 1)).all() or not (y.sum(axis=1) == 1).all():
+            raise DatasetError(f"labels: expected one-hot rows of {classes}, found other values")
+        labels: Labels = np.argmax(y, axis=1)
+        return labels
+    flat = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+    if flat.ndim != 1 or flat.dtype.kind not in "fiub" or not (flat == np.floor(flat)).all():
+        raise DatasetError(f"labels: expected one whole number a row, found shape {y.shape} of {y.dtype}")
+    if len(flat) and (flat.min() < 0 or flat.max() >= classes):
+        raise DatasetError(f"labels: expected 0 to {classes - 1}, found {flat.min()} to {flat.max()}")
+    return flat.astype(np.int64)
+
+
+def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
+    hits = np.diag(confusion)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(predicted + support, 1)
+    return tuple(
+        ClassMetrics(label, float(p), float(r), float(f), int(count))
+        for label, (p, r, f, count) in enumerate(zip(precision, recall, f1, support, strict=True))
+    )

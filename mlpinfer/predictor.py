@@ -1,0 +1,309 @@
+"""`Predictor`: rows in, labels, probabilities, logits or values out, batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlpinfer import ops
+from mlpinfer.backends import Backend, fetch, get_backend, send_like
+from mlpinfer.backends.numpy_backend import usable_cores
+from mlpinfer.errors import InputError, WeightsError
+from mlpinfer.network import LayerTrace, Network, checked_scale
+from mlpinfer.ops import Array
+from mlpinfer.plan import Plan, Workspace
+
+#: Rows in one forward call where the caller leaves the choice to the engine.
+DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
+PRECISIONS = {"float32": np.float32, "float64": np.float64}
+#: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
+_WORK_PER_THREAD = 5_000_000
+
+
+class Predictor:
+    """Run a network over rows, on one device.
+
+    A predictor may be called from several threads at once, can be pickled (device arrays are made
+    again), and is a context manager that gives device memory back.
+
+    Parameters
+    ----------
+    network : Network
+    device : str
+        ``cpu``, ``gpu``, ``gpu:N`` or ``auto``. The default never seizes a GPU.
+    batch_size : int, optional
+        Rows in one forward call. None lets the engine choose; `batch_size` then says what it chose.
+    threads : int, optional
+        Workers on the CPU. None means the cores this process may use. Results are bitwise the same
+        for any number.
+    precision : {"float32", "float64"}
+        What is computed in.
+    scale : float, optional
+        What inputs are multiplied by; otherwise the network's own scale, if it has one. Rows of
+        uint8 need one or the other: 1/255 for pixels, 1 for plain numbers.
+    threshold : float
+        For a sigmoid head, the probability above which the label is 1.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (K,), int64
+        The labels, for a softmax or sigmoid head.
+    n_features_in_ : int
+        Features a row has.
+
+    Raises
+    ------
+    DeviceError, InputError, WeightsError
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device: str = "cpu",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        precision: str = "float32",
+        scale: float | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: expected float32 or float64, found {ascii(precision)[:60]}")
+        if not 0 < threshold < 1:
+            raise InputError(f"threshold: expected a number between 0 and 1, found {threshold}")
+        self.network, self.requested_device, self.precision = network, device, precision
+        self.threshold = float(threshold)
+        self.scale = _checked_option(scale, network.scale)
+        self.backend: Backend = get_backend(device)
+        self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
+        self.threads = 1 if self.backend.name != "numpy" else _positive("threads", threads) or usable_cores()
+        self._dtype = PRECISIONS[precision]
+        with self.backend.active():
+            scaled = dataclasses.replace(network, scale=self.scale)
+            self._plan = Plan(scaled, self.backend, self._dtype, self.threshold)
+        self._textbook = scaled.astype(self._dtype)
+        self._free: list[Workspace] = []
+        self.n_features_in_ = network.sizes[0]
+        if network.head != "identity":
+            self.classes_ = np.arange(max(2, network.sizes[-1]))
+
+    # -- what is computed -------------------------------------------------------------------------
+
+    def predict(self, x: Array) -> Array:
+        """Return labels, or values for an identity head.
+
+        Parameters
+        ----------
+        x : array, shape (N, D) or (D,); where D = H * H also (H, H), (N, H, H), (N, 1, H, H)
+            NumPy or CuPy, of any real dtype; a NumPy array may be memory-mapped.
+
+        Returns
+        -------
+        array
+            Labels (N,), int64; for an identity head values (N, K) of the predictor's precision. For
+            one row () or (K,). In the library of `x`.
+
+        Raises
+        ------
+        InputError
+            If `x` has another shape, is not numeric, or is uint8 and no scale is known.
+        """
+        if self.network.head == "identity":
+            return self.decision_function(x)
+        return self._run(x, self._plan.labels, ())
+
+    def predict_proba(self, x: Array) -> Array:
+        """Return probabilities, shape (N, K) or (K,); ``[1 - p, p]`` for a sigmoid head.
+
+        Raises
+        ------
+        InputError
+            As `predict`, and for an identity head, which has no probabilities.
+        """
+        head = self.network.head
+        if head == "identity":
+            raise InputError("predict_proba: expected a softmax or sigmoid head, found identity; use predict")
+        evaluate = self._softmax if head == "softmax" else self._both_classes
+        return self._run(x, evaluate, (len(self.classes_),))
+
+    def decision_function(self, x: Array) -> Array:
+        """Return what the last layer computes before its head, shape (N, K) or (K,).
+
+        Raises
+        ------
+        InputError
+            As `predict`.
+        """
+        return self._run(x, self._plan.logits, (self.network.sizes[-1],))
+
+    def trace(self, x: Array) -> list[LayerTrace]:
+        """Return what every layer computes, by the textbook pass: Z and A, shape (N, H) or (H,) each.
+
+        Raises
+        ------
+        InputError
+            As `predict`.
+        """
+        rows, single = self._rows(x)
+        with self.backend.active():
+            traced = self._textbook.trace(self.backend.asarray(rows), self.backend.xp)
+            return [LayerTrace(*(self._like(x, a[0] if single else a) for a in layer)) for layer in traced]
+
+    def _softmax(self, x: Array, workspace: Workspace, out: Array) -> None:
+        self._plan.logits(x, workspace, out)
+        ops.softmax(self.backend.xp, out, out=out)
+
+    def _both_classes(self, x: Array, workspace: Workspace, out: Array) -> None:
+        z = workspace[-1][: len(x)]
+        self._plan.logits(x, workspace, z)
+        out[:, 1:] = ops.sigmoid(self.backend.xp, z)
+        out[:, :1] = ops.sigmoid(self.backend.xp, -z)  # 1 - p, without losing its small values
+
+    # -- how it is run ----------------------------------------------------------------------------
+
+    def _run(
+        self, x: Array, evaluate: Callable[[Array, Workspace, Array], None], shape: tuple[int, ...]
+    ) -> Array:
+        rows, single = self._rows(x)
+        with self.backend.active():
+            rows = self.backend.asarray(rows)
+            dtype = self._dtype if shape else np.int64
+            out = self.backend.xp.empty((len(rows), *shape), dtype=dtype)
+            self._run_batches(rows, evaluate, out)
+            return self._like(x, out[0] if single else out)
+
+    def _run_batches(self, rows: Array, evaluate: Callable[..., None], out: Array) -> None:
+        batches = [slice(at, at + self.batch_size) for at in range(0, len(rows), self.batch_size)]
+        work = len(rows) * sum(layer.W.size for layer in self.network.layers)
+        workers = max(1, min(self.threads, len(batches), work // _WORK_PER_THREAD))
+        stop = threading.Event()
+
+        def run(mine: list[slice]) -> None:
+            workspace = self._take_workspace(min(self.batch_size, len(rows)))
+            for batch in mine:
+                if stop.is_set():
+                    break
+                evaluate(rows[batch], workspace, out[batch])
+            self._free.append(workspace)
+
+        bounds = [len(batches) * i // workers for i in range(workers + 1)]
+        _run_all(run, [batches[a:b] for a, b in itertools.pairwise(bounds)], stop)
+
+    def _take_workspace(self, rows: int) -> Workspace:
+        try:
+            workspace = self._free.pop()  # atomic, so that concurrent calls never share one
+        except IndexError:
+            return self._plan.workspace(rows)
+        return workspace if len(workspace[0]) >= rows else self._plan.workspace(rows)
+
+    # -- what goes in and out ---------------------------------------------------------------------
+
+    def _rows(self, x: Array) -> tuple[Array, bool]:
+        """Return `x` as (N, D), and whether it was a single row."""
+        if not self.backend.owns(x):
+            try:
+                x = fetch(x)
+            except (ValueError, TypeError):
+                raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
+        if x.dtype.kind not in "fiub":
+            raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
+        if x.dtype == np.uint8 and self.scale is None:
+            raise InputError("uint8 rows and no known scale: give scale=1/255 for pixels or scale=1")
+        features = self.network.sizes[0]
+        side = math.isqrt(features)
+        image = (side, side) if side * side == features and side > 1 else None
+        if x.shape == (features,) or x.shape == image:
+            return x.reshape(1, features), True
+        if x.ndim > 1 and (x.shape[1:] == (features,) or (image and x.shape[1:] in (image, (1, *image)))):
+            return x.reshape(len(x), features), False
+        images = f" or images of {side} x {side}" if image else ""
+        raise InputError(f"expected rows of {features} features{images}, found shape {x.shape}")
+
+    def _like(self, x: Array, y: Array) -> Array:
+        """Return `y` in the library of the caller's `x`."""
+        return y if self.backend.owns(x) else send_like(self.backend.to_host(y), x)
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give workspaces and unused device memory back; the predictor can still be used."""
+        self._free.clear()
+        self.backend.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def variant(self, **changes: Any) -> Predictor:
+        """Return a predictor of the same network that differs in the given options."""
+        return Predictor(self.network, **(self._options() | changes))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "device": self.requested_device,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "precision": self.precision,
+            "scale": self.scale,
+            "threshold": self.threshold,
+        }
+
+    def steps(self, values: str) -> tuple[str, ...]:
+        """Name what a call from host rows to host `values` ("labels" or "proba") does."""
+        device = self.backend.name != "numpy"
+        last = "head" if values == "proba" else "labels" if self.network.head != "identity" else "values"
+        return (*(["upload"] * device), "cast", "affine", "activation", last, *(["download"] * device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predictor, (self.network, *self._options().values())
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.network.sizes))
+        return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
+
+
+def _run_all(run: Callable[[Any], None], shares: list[Any], stop: threading.Event) -> None:
+    """Call `run` on every share, each in its own thread but the first, which is the caller's.
+
+    Threads are started for the call and joined before it ends, so that nothing is left for a fork,
+    a pickle or an interpreter's end to trip over. The first error stops all and is raised.
+    """
+    errors: list[BaseException] = []
+
+    def guarded(share: Any) -> None:
+        try:
+            run(share)
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(share,)) for share in shares[1:]]
+    for thread in threads:
+        thread.start()
+    guarded(shares[0])
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name}: expected a whole number from 1, found {ascii(value)[:60]}")
+    return int(value)
+
+
+def _checked_option(scale: float | None, default: float | None) -> float | None:
+    try:
+        return default if scale is None else checked_scale(scale)
+    except WeightsError as error:
+        raise InputError(str(error)) from None

@@ -1,0 +1,119 @@
+"""Reports as terminal tables. Importing this module imports rich."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from mlpinfer.backends.inventory import Inventory
+from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
+from mlpinfer.scoring import ScoreReport
+
+#: A table of classes is no longer than this; JSON has them all.
+_MAX_CLASSES = 20
+
+
+def print_score(report: ScoreReport) -> None:
+    """Print a score report on stdout."""
+    console = Console(highlight=False)
+    facts = _facts()
+    network, device, timing = report.network, report.device, report.timing
+    sizes = "-".join(map(str, network.layers))
+    activations = ", ".join(dict.fromkeys((*network.hidden, network.head)))
+    facts.add_row("network", f"{sizes}  {activations}  {network.parameters:,} parameters")
+    facts.add_row(
+        "data", f"{report.data.name}  {report.data.samples:,} rows  scale {scale_text(network.scale)}"
+    )
+    facts.add_row("device", f"{device.actual}{_asked(report)}  {device.name}")
+    workers = f"{device.threads} thread{'s' * (device.threads > 1)}  " if device.backend == "numpy" else ""
+    facts.add_row("", f"{device.backend}  {workers}{device.precision}")
+    facts.add_row("batches", batches_text(report))
+    facts.add_row("")
+    _add_metrics(facts, report.metrics)
+    rate, seconds, latency = timing.samples_per_second, timing.seconds, timing.batch_latency_ms
+    facts.add_row("throughput", f"[bold]{rate:,.0f} rows/s[/bold]  end to end: {', '.join(timing.includes)}")
+    spread = f"median {seconds.median * 1e3:.4g} ms, {seconds.min * 1e3:.4g} to {seconds.max * 1e3:.4g}"
+    facts.add_row("", f"{spread}  (first pass {timing.cold_seconds * 1e3:.4g} ms)")
+    facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")
+    facts.add_row("")
+    console.print(facts)
+    if isinstance(report.metrics, ClassificationMetrics):
+        console.print(_class_table(report.metrics))
+
+
+def print_devices(inventory: Inventory) -> None:
+    """Print the devices of this machine on stdout."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("device", "status", "backend", "name"):
+        table.add_column(column, overflow="fold")
+    for status in inventory.devices:
+        state = "[green]ready[/green]" if status.available else "[red]not available[/red]"
+        table.add_row(status.device, state, status.backend, status.name or "")
+    console.print(table)
+    for status in inventory.devices:
+        if status.problem:
+            console.print(f"\n{status.device}: {status.problem}", markup=False)
+        if status.fix:
+            console.print(f"To use it: {status.fix}", markup=False)
+    driver = f", driver for CUDA {inventory.driver}" if inventory.driver else ""
+    packages = ", ".join(inventory.cupy_packages) or "no CuPy"
+    console.print(f"\n{inventory.cores} cores, NumPy {inventory.numpy}, {packages}{driver}", style="dim")
+
+
+def scale_text(scale: float | None) -> str:
+    """Write a scale as people do: ``1/255``."""
+    if scale is None:
+        return "none"
+    inverse = 1 / scale
+    whole = inverse > 1.5 and abs(inverse - round(inverse)) < 1e-9 * inverse
+    return f"1/{round(inverse)}" if whole else f"{scale:g}"
+
+
+def batches_text(report: ScoreReport) -> str:
+    """Write batches as ``100 x 100 + 1 x 37``, number times rows."""
+    batch = report.batch
+    parts = [f"{batch.full:,} x {batch.size:,}"] * bool(batch.full) + [f"1 x {batch.tail:,}"] * bool(
+        batch.tail
+    )
+    return " + ".join(parts)
+
+
+def _facts() -> Table:
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    return facts
+
+
+def _asked(report: ScoreReport) -> str:
+    asked = report.device.requested
+    return "" if asked == report.device.actual else f" (asked: {asked})"
+
+
+def _add_metrics(facts: Table, metrics: ClassificationMetrics | RegressionMetrics | None) -> None:
+    if metrics is None:
+        facts.add_row("accuracy", "not known: the data has no labels")
+    elif isinstance(metrics, ClassificationMetrics):
+        total = sum(row.support for row in metrics.per_class)
+        counts = f"{metrics.n_correct:,} of {total:,}, log loss {metrics.log_loss:.4f}"
+        facts.add_row("accuracy", f"[bold]{metrics.accuracy:.4f}[/bold]  {counts}")
+    else:
+        facts.add_row("R^2", f"[bold]{metrics.r2:.4f}[/bold]  MSE {metrics.mse:.4g}, MAE {metrics.mae:.4g}")
+
+
+def _class_table(metrics: ClassificationMetrics) -> Table:
+    rows = list(zip(metrics.per_class, metrics.confusion, strict=True))
+    title = None
+    if len(rows) > _MAX_CLASSES:
+        title = f"the {_MAX_CLASSES} classes of lowest f1, of {len(rows):,}"
+        rows = sorted(rows, key=lambda row: row[0].f1)[:_MAX_CLASSES]
+    table = Table(box=None, header_style="dim", pad_edge=False, title=title, title_justify="left")
+    for name in ("label", "precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    table.add_column("most often taken for")
+    for row, taken in rows:
+        wrong, label = max((count, -label) for label, count in enumerate(taken) if label != row.label)
+        numbers = (f"{value:.4f}" for value in (row.precision, row.recall, row.f1))
+        table.add_row(str(row.label), *numbers, f"{row.support:,}", f"{-label} ({wrong:,})" if wrong else "")
+    return table

@@ -1,0 +1,242 @@
+"""A pickle interpreter that cannot run code.
+
+A pickle is a program for a stack machine; `pickle.load` lets that program import and call anything.
+This one reads the same opcodes (as tokens from the standard library's `pickletools.genops`) and
+builds plain values only: None, bool, int, float, str, bytes, tuple, list, dict with str keys. A
+global is looked up in a dict of stand-ins that the caller wrote and is never imported; what it
+returns is the caller's own. Opcodes that make objects any other way are refused.
+
+Nothing here walks, compares, hashes or prints a value of a stranger's making, so nesting is harmless.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from mlpinfer.errors import WeightsError, quoted
+
+MAX_OPCODES = 100_000
+
+#: A stand-in takes the arguments of the call, checks them and returns the value they stand for.
+StandIn = Callable[..., Any]
+Globals = Mapping[tuple[str, str], StandIn]
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """A placeholder that BUILD completes, once."""
+
+    def build(self, state: object) -> None:
+        """Take the state, refusing what does not fit and a second call."""
+
+
+class Ordered(dict[str, Any]):
+    """What stands for `collections.OrderedDict`; its attributes (torch's _metadata) are dropped."""
+
+    def build(self, state: object) -> None:
+        """Accept and forget the attributes."""
+
+
+def ordered_dict(*args: object) -> Ordered:
+    """Stand-in for ``collections.OrderedDict()``, or of a list of pairs as Python 2 wrote it."""
+    result = Ordered()
+    if args:
+        if len(args) != 1 or type(args[0]) is not list:
+            raise WeightsError("malformed OrderedDict")
+        for pair in args[0]:
+            if type(pair) not in (list, tuple) or len(pair) != 2:
+                raise WeightsError("malformed OrderedDict")
+            _set_items(result, list(pair))
+    return result
+
+
+class _Mark:
+    """Where a run of items on the stack begins."""
+
+
+_PUSHED_AS_READ = frozenset(
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    | {"STRING", "BINSTRING", "SHORT_BINSTRING"}
+    | {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+    | {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
+)
+_NEW: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "MARK": _Mark,
+}
+_TUPLE_LENGTHS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def run(data: bytes, stand_ins: Globals, persistent: Callable[[object], Any] | None = None) -> Any:
+    """Run the pickle in `data` and return the value it leaves.
+
+    Parameters
+    ----------
+    data : bytes
+        One whole pickle of protocol 0 to 5, and nothing behind it.
+    stand_ins : mapping of (module, name) to function
+        All that the pickle may name.
+    persistent : function, optional
+        Resolves persistent ids (PyTorch's storages); without it they are refused.
+
+    Raises
+    ------
+    WeightsError
+        For anything malformed or not permitted.
+    """
+    return _Machine(stand_ins, persistent).run(data)
+
+
+class _Machine:
+    def __init__(self, stand_ins: Globals, persistent: Callable[[object], Any] | None) -> None:
+        self.stand_ins, self.persistent = stand_ins, persistent
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for name, arg in _tokens(data):
+            if name == "STOP":
+                break
+            self.step(name, arg)
+        value = self.pop()
+        if self.stack:
+            raise WeightsError("malformed pickle: values left on the stack")
+        return value
+
+    def step(self, name: str, arg: Any) -> None:
+        push = self.stack.append
+        match name:
+            case _ if name in _PUSHED_AS_READ:
+                push(arg)
+            case "BYTEARRAY8":
+                push(bytes(arg))
+            case _ if name in _NEW:
+                push(_NEW[name]())
+            case _ if name in _TUPLE_LENGTHS:
+                push(tuple(reversed([self.pop() for _ in range(_TUPLE_LENGTHS[name])])))
+            case "TUPLE":
+                push(tuple(self.pop_mark()))
+            case "LIST":
+                push(self.pop_mark())
+            case "DICT":
+                items = self.pop_mark()
+                push(_set_items({}, items))
+            case "APPEND" | "APPENDS":
+                items = [self.pop()] if name == "APPEND" else self.pop_mark()
+                self.top(list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = [self.pop(), self.pop()][::-1] if name == "SETITEM" else self.pop_mark()
+                _set_items(self.top(dict, Ordered), items)
+            case "POP":
+                self.pop(mark=True)
+            case "POP_MARK":
+                self.pop_mark()
+            case "DUP":
+                push(self.top())
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[arg] = self.top()
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.top()
+            case "GET" | "BINGET" | "LONG_BINGET":
+                if arg not in self.memo:
+                    raise WeightsError("malformed pickle: memo entry missing")
+                push(self.memo[arg])
+            case "GLOBAL":
+                module, _, attribute = arg.partition(" ")
+                push(self.find(module, attribute))
+            case "STACK_GLOBAL":
+                attribute, module = self.pop(), self.pop()
+                push(self.find(module, attribute))
+            case "REDUCE":
+                args, function = self.pop(), self.pop()
+                push(self.call(function, args))
+            case "BUILD":
+                state, target = self.pop(), self.top()
+                if not isinstance(target, Buildable):
+                    raise WeightsError(f"refused: the pickle would set the state of {quoted(target)}")
+                target.build(state)
+            case "BINPERSID" if self.persistent is not None:
+                push(self.persistent(self.pop()))
+            case _:
+                raise WeightsError(f"refused: the pickle uses the opcode {name}, which can make any object")
+
+    def pop(self, mark: bool = False) -> Any:
+        if not self.stack or (isinstance(self.stack[-1], _Mark) and not mark):
+            raise WeightsError("malformed pickle: a value is missing on the stack")
+        return self.stack.pop()
+
+    def pop_mark(self) -> list[Any]:
+        for at in range(len(self.stack) - 1, -1, -1):
+            if isinstance(self.stack[at], _Mark):
+                items = self.stack[at + 1 :]
+                del self.stack[at:]
+                return items
+        raise WeightsError("malformed pickle: a mark is missing on the stack")
+
+    def top(self, *types: type) -> Any:
+        value = self.pop()
+        self.stack.append(value)
+        if types and type(value) not in types:
+            raise WeightsError(f"malformed pickle: expected a {types[0].__name__}, found {quoted(value)}")
+        return value
+
+    def find(self, module: object, name: object) -> StandIn:
+        if type(module) is str and type(name) is str and (module, name) in self.stand_ins:
+            return self.stand_ins[module, name]
+        asked = f"{module}.{name}" if type(module) is str and type(name) is str else "something unnamed"
+        raise WeightsError(
+            f"refused: the pickle asks to run {quoted(asked)}; expected arrays of numbers only"
+        )
+
+    def call(self, function: object, args: object) -> Any:
+        if not any(function is known for known in self.stand_ins.values()):
+            raise WeightsError(f"refused: the pickle would call {quoted(function)}")
+        if type(args) is not tuple:
+            raise WeightsError("malformed pickle: arguments are not a tuple")
+        try:
+            return function(*args)  # type: ignore[operator]
+        except TypeError:
+            raise WeightsError("malformed pickle: wrong number of arguments") from None
+
+
+def _set_items(target: dict[str, Any], items: list[Any]) -> dict[str, Any]:
+    if len(items) % 2:
+        raise WeightsError("malformed pickle: a key without a value")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) is not str:
+            raise WeightsError(f"expected names as keys, found {quoted(key)}")
+        target[key] = value
+    return target
+
+
+def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
+    """Opcode names and arguments, with the checks that genops leaves out."""
+    tokens = pickletools.genops(data)
+    for count in range(MAX_OPCODES):
+        try:
+            opcode, arg, at = next(tokens)
+        except StopIteration:
+            return
+        except Exception as error:  # genops raises whatever its decoders raise, warnings included
+            raise WeightsError(f"malformed pickle: {ascii(str(error))[1:-1][:100]}") from None
+        assert at is not None
+        match opcode.name:
+            case "PROTO" if count or not 2 <= arg <= 5:  # type: ignore[operator]
+                raise WeightsError(f"malformed pickle: unexpected protocol {quoted(arg)}")
+            case "FRAME" if arg > len(data) - at - 9:  # type: ignore[operator]
+                raise WeightsError("malformed pickle: a frame longer than the file")
+            case "INT" | "LONG" | "FLOAT" if b"_" in data[at : data.index(b"\n", at)]:
+                raise WeightsError("malformed pickle: a number with an underscore")
+            case "STOP" if at + 1 != len(data):
+                raise WeightsError(f"malformed pickle: {len(data) - at - 1} bytes behind its end")
+            case "PROTO" | "FRAME":
+                continue
+        yield opcode.name, arg
+    raise WeightsError(f"expected at most {MAX_OPCODES} pickle opcodes, found more")

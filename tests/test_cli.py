@@ -1,0 +1,181 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mlpinfer.data_files import idx
+from mlpinfer.mnist import IMAGES, LABELS
+from mlpinfer.weight_files import shipped
+
+
+def test_score_prints_a_table(run):
+    done = run("score", "--repeat", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in ("784-50-100-10", "45,360 parameters", "0.9777", "9,777 of 10,000", "rows/s", "scale 1/255"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 9_999, 10_000, 20_000])
+def test_score_prints_json(run, batch_size):
+    done = run("score", "--repeat", 1, "--json", "-", "--batch-size", batch_size)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["metrics"]["n_correct"] == 9777
+    assert np.sum(report["metrics"]["confusion"]) == 10_000
+    full, tail = divmod(10_000, batch_size)
+    assert report["batch"] == {"size": batch_size, "full": full, "tail": tail}
+
+
+def test_score_writes_json_beside_the_table(run, tmp_path):
+    done = run("score", "--repeat", 1, "--json", "report.json", "--values", "proba")
+    assert "rows/s" in done.stdout
+    assert json.loads((tmp_path / "report.json").read_text())["timing"]["includes"][-1] == "head"
+
+
+def test_score_reads_files(run):
+    done = run(
+        "score", "--data", IMAGES, "--labels", LABELS, "--weights", shipped(), "--json", "-", "--repeat", 1
+    )
+    assert json.loads(done.stdout)["metrics"]["accuracy"] == 0.9777
+    done = run("score", "--data", IMAGES, "--repeat", 1)
+    assert "the data has no labels" in done.stdout
+
+
+def test_scale_may_be_a_fraction(run):
+    raw = run("score", "--scale", "1", "--repeat", 1, "--json", "-")
+    scaled = run("score", "--scale", "1/255", "--repeat", 1, "--json", "-")
+    assert json.loads(raw.stdout)["metrics"]["n_correct"] < 9_777
+    assert json.loads(scaled.stdout)["metrics"]["n_correct"] == 9_777
+
+
+def test_options_from_the_environment(run):
+    done = run("score", "--json", "-", MLPINFER_SCORE_BATCH_SIZE="250", MLPINFER_SCORE_REPEAT="1")
+    assert json.loads(done.stdout)["batch"]["size"] == 250
+
+
+def test_devices(run):
+    done = run("devices")
+    assert done.returncode == 0
+    assert "cpu" in done.stdout
+    report = json.loads(run("devices", "--json", "-").stdout)
+    assert report["schema"] == "mlpinfer.devices/1"
+    assert report["devices"][0]["available"]
+    for status in report["devices"]:
+        assert status["available"] == (status["problem"] is None)
+
+
+def test_help_and_version(run):
+    for args in (["-h"], ["score", "-h"], ["devices", "--help"]):
+        done = run(*args)
+        assert done.returncode == 0
+        assert "Usage: mlpinfer" in done.stdout
+    assert run("--version").stdout.startswith("mlpinfer 0.")
+    assert run().returncode == 2
+
+
+@pytest.fixture
+def files(tmp_path, book_arrays):
+    """Bad input by name, in a folder of its own."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    big = {"W1": np.ones((784, 50)), "b1": np.ones(50), "W2": np.ones((49, 10)), "b2": np.ones(10)}
+    nan = {"W1": np.full((784, 10), np.nan), "b1": np.ones(10)}
+    objects = {"W1": np.array([[{}]]), "b1": np.ones(10)}
+    no_w2 = {key: array for key, array in book_arrays.items() if key != "W2"}
+    weights = {"shapes": big, "nan": nan, "objects": objects, "no_w2": no_w2}
+    for name, arrays in weights.items():
+        (folder / name).write_bytes(pickle.dumps(arrays))
+    (folder / "code").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    (folder / "cut").write_bytes(IMAGES.read_bytes()[:10_000])
+    (folder / "few").write_bytes(idx.encode(np.zeros(9_999, np.uint8)))
+    (folder / "27").write_bytes(idx.encode(np.zeros((5, 27, 27), np.uint8)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--weights", "bad/none"], 4, "bad/none: expected a weight file, found no such file"),
+        (["--weights", "bad"], 4, "expected a regular file, found a folder"),
+        (["--weights", "bad/code"], 4, "asks to run 'os.system'"),
+        (["--weights", "bad/no_w2"], 4, "W2: expected"),
+        (["--weights", "bad/shapes"], 4, "W2: expected shape (50, outputs)"),
+        (["--weights", "bad/nan"], 4, "W1: expected finite numbers, found NaN or infinity"),
+        (["--weights", "bad/objects"], 4, "found dtype 'O8'"),
+        (["--hidden", "swish"], 4, "hidden: expected an activation"),
+        (["--data", "bad/none"], 5, "bad/none: expected a data file, found no such file"),
+        (["--data", IMAGES, "--labels", "bad/none"], 5, "found no such file"),
+        (["--data", "bad/cut"], 5, "cut short"),
+        (["--data", IMAGES, "--labels", "bad/few"], 5, "expected 10000 labels, one a row, found 9999"),
+        (["--data", "bad/27"], 5, "expected rows of 784 features, found shape (27, 27)"),
+        (["--data", shipped()], 5, "expected an IDX file"),
+        (["--labels", LABELS], 2, "expected --data with it"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--batch-size", "-3"], 2, "--batch-size"),
+        (["--batch-size", "x"], 2, "--batch-size"),
+        (["--threads", "0"], 2, "--threads"),
+        (["--scale", "1/0"], 2, "expected a number such as 1/255"),
+        (["--scale", "nan"], 2, "scale: expected a finite number"),
+        (["--device", "tpu"], 2, "device: expected auto, cpu, gpu or gpu:N"),
+        (["--device", "gpu:99"], 3, "gpu:99 is not available"),
+        (["--bogus"], 2, "--bogus"),
+        (["--json", "no/such/folder/x.json"], 1, "no/such/folder"),
+        (["--repeat", "0"], 2, "--repeat"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(run, tmp_path, files, args, code, message):
+    before = sorted(tmp_path.rglob("*"))
+    done = run("score", *args)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("mlpinfer: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_device_gpu_without_one_says_what_is_missing(run):
+    if json.loads(run("devices", "--json", "-").stdout)["devices"][1]["available"]:
+        return
+    done = run("score", "--device", "gpu")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert any(kind in done.stderr for kind in ("no package", "no driver", "no device", "wrong CUDA major"))
+
+
+def test_debug_shows_the_traceback(run):
+    for args in (["--debug", "score"], ["score", "--debug"]):
+        assert "Traceback" in run(*args, "--weights", "none").stderr
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlpinfer", "score", "--repeat", "1000000", "--json", "-"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "mlpinfer: interrupted\n")
+
+
+def test_a_closed_pipe_is_quiet(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m mlpinfer score --repeat 1 --json - | head -1",
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")

@@ -1,0 +1,90 @@
+import contextlib
+import gzip
+import os
+
+import pytest
+
+from mlpinfer import DatasetError, WeightsError, files
+from mlpinfer.files import Gunzip, read_file, write_whole
+
+
+def test_reads_what_is_there(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert read_file(tmp_path / "a", WeightsError) == b"abc"
+
+
+def test_only_regular_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "pipe"), (tmp_path, "folder"), ("/dev/zero", "device")):
+        with pytest.raises(WeightsError, match=f"expected a regular file, found a {kind}"):
+            read_file(path, WeightsError)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "none", WeightsError)
+    with pytest.raises(WeightsError, match="null"):
+        read_file("a\0b", WeightsError)
+
+
+def test_a_file_over_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 10)
+    (tmp_path / "big").write_bytes(bytes(11))
+    with pytest.raises(DatasetError, match="at most 10 bytes, found 11"):
+        read_file(tmp_path / "big", DatasetError)
+
+
+def test_gunzip_reads_exactly():
+    packed = gzip.compress(b"x" * 1000 + b"end")
+    source = Gunzip(packed, DatasetError, "f")
+    assert source.read(1000) == b"x" * 1000
+    assert source.read(0) == b""
+    assert source.read(3) == b"end"
+    source.finish()
+
+
+def read_all(source):
+    source.read(3)
+    source.finish()
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (gzip.compress(b"abcd"), "longer than its header says"),
+        (gzip.compress(b"abc") + b"more", "longer"),
+        (gzip.compress(b"abc") * 2, "longer"),
+        (gzip.compress(b"ab"), "cut short"),
+        (gzip.compress(b"abc")[:-3], "trailer is missing"),
+        (gzip.compress(b"abc")[:-8] + bytes(8), "damaged"),
+        (gzip.compress(b"abc")[:10] + b"\xff" * 20, "damaged"),
+    ],
+)
+def test_damaged_gzip_is_refused(packed, message):
+    source = Gunzip(packed, DatasetError, "f")
+    with pytest.raises(DatasetError, match=message):
+        read_all(source)
+
+
+def test_impossible_sizes_are_refused_before_unpacking():
+    with pytest.raises(DatasetError, match="cut short"):
+        Gunzip(gzip.compress(b"abc"), DatasetError, "f").read(2**40)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with contextlib.suppress(RuntimeError), write_whole(target) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_write_appears_whole_with_the_usual_mode(tmp_path):
+    seen = []
+    target = tmp_path / "out"
+    with write_whole(target) as file:
+        file.write(b"all")
+        seen.append(target.exists())
+    (tmp_path / "plain").touch()
+    assert seen == [False]
+    assert target.read_bytes() == b"all"
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode

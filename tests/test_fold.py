@@ -1,0 +1,41 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpinfer import Network, fold
+
+activations = st.sampled_from(["identity", "sigmoid", "tanh", "relu", "leaky_relu(0.2)"])
+
+
+@st.composite
+def networks(draw):
+    sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=6))
+    head = draw(st.sampled_from(["identity", "sigmoid"] if sizes[-1] == 1 else ["identity", "softmax"]))
+    hidden = [draw(activations) for _ in sizes[2:]]
+    scale = draw(st.sampled_from([None, 1 / 255, 2.0]))
+    return Network.random(sizes, draw(st.integers(0, 1000)), hidden, head, scale, np.float64)
+
+
+@given(network=networks(), seed=st.integers(0, 1000))
+def test_folded_equals_unfolded(network, seed):
+    x = np.random.default_rng(seed).standard_normal((5, network.sizes[0]))
+    folded = fold(network)
+    assert folded.scale is None
+    assert folded.head == network.head
+    assert "sigmoid" not in folded.hidden
+    np.testing.assert_allclose(folded.forward(x), network.forward(x), rtol=1e-9, atol=1e-12)
+
+
+def test_a_stack_of_linear_layers_is_one():
+    network = Network.random([6, 8, 5, 3], hidden="identity", head="identity")
+    assert fold(network).sizes == (6, 3)
+
+
+def test_a_bottleneck_stays_two_layers():
+    assert fold(Network.random([100, 3, 100], hidden="identity")).sizes == (100, 3, 100)
+
+
+def test_what_would_overflow_is_not_joined():
+    big = np.full((2, 2), 1e200)
+    network = Network.from_arrays([big, big], [np.zeros(2)] * 2, "identity", "identity")
+    assert fold(network).sizes == network.sizes
