@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from mlpinfer.backends.blas import single_threaded_blas
 from mlpinfer.backends.numpy_backend import cpu_name
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """Versions and names; None where there is no such thing."""
 
     mlpinfer: str

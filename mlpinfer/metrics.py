@@ -6,8 +6,7 @@ cross-entropy, NLL), precision and recall are 0 where nothing was predicted or n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,7 @@ Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class ClassMetrics:
+class ClassMetrics(NamedTuple):
     """One class against the rest; `support` counts its rows."""
 
     label: int
@@ -29,8 +27,7 @@ class ClassMetrics:
     support: int
 
 
-@dataclass(frozen=True)
-class ClassificationMetrics:
+class ClassificationMetrics(NamedTuple):
     """`confusion` counts rows by true label (outer) and predicted label (inner)."""
 
     accuracy: float
@@ -40,8 +37,7 @@ class ClassificationMetrics:
     confusion: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True)
-class RegressionMetrics:
+class RegressionMetrics(NamedTuple):
     """Mean squared error, mean absolute error (L1), and R^2, averaged over the K values."""
 
     mse: float

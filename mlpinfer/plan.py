@@ -1,28 +1,48 @@
 """A folded network on one backend: its weights there, and one call from rows to labels or logits.
 
-A `Plan` is immutable once made and shared by all workers; what a call writes to is a `Workspace`,
+A `Plan` is immutable once made and shared by all workers. What a call writes to is a `Workspace`,
 which belongs to one worker at a time.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from mlpinfer import ops
 from mlpinfer.backends import Backend
 from mlpinfer.fold import fold
-from mlpinfer.network import Network
+from mlpinfer.network import Layer, Network
 from mlpinfer.ops import Array
 
-#: Buffers for the rows of one call: the input where it must be cast, then one a layer.
-Workspace = list[Array]
+#: What the buffers of one tile may take: about the second-level cache of one core.
+_TILE_BYTES = 2 * 1024**2
+#: Fewer rows than this make the products slow, and change their last bits.
+_MIN_TILE_ROWS = 64
+
+
+class Workspace:
+    """Buffers for up to `rows` rows: the input where it must be cast, then one a layer."""
+
+    def __init__(self, rows: int, buffers: list[Array]) -> None:
+        self.rows = rows
+        self._buffers = self._views = buffers
+
+    def views(self, n: int) -> list[Array]:
+        """Return the buffers cut to `n` rows; cut anew only where `n` changes."""
+        if len(self._views[0]) != n:
+            self._views = [buffer[:n] for buffer in self._buffers]
+        return self._views
 
 
 class Plan:
     """The fast equivalent of `Network.forward`, up to its head.
+
+    On NumPy a bias is the last row of its weights, and the values before a layer end in a column
+    of ones: one pass over memory and one call less a layer. On CuPy such odd widths would slow the
+    products, so biases are added.
 
     Parameters
     ----------
@@ -35,31 +55,44 @@ class Plan:
     threshold : float
         With one output, the probability above which the label is 1.
 
+    Attributes
+    ----------
+    tile_rows : int
+        Rows whose buffers fit the cache; more are better given in several calls.
+
     Raises
     ------
     WeightsError
         If a weight does not fit `dtype`.
     """
 
-    name = "plan"
-
     def __init__(
         self, network: Network, backend: Backend, dtype: npt.DTypeLike, threshold: float = 0.5
     ) -> None:
         network.astype(dtype)  # refuses by the name that the file uses, before folding renames
         folded = fold(network).astype(dtype)
-        self.sizes = folded.sizes
-        self._xp = backend.xp
-        self._dtype = dtype
+        self._xp, self._dtype = backend.xp, np.dtype(dtype)
+        self._ones = backend.name == "numpy"
+        self._features, self._outputs = folded.sizes[0], folded.sizes[-1]
         self._cut = math.log(threshold) - math.log1p(-threshold)  # sigmoid(z) > t as z > logit(t)
-        self._layers: list[tuple[Array, Array, Any]] = [
-            (backend.asarray(layer.W), backend.asarray(layer.b), ops.activation(layer.activation))
-            for layer in folded.layers
-        ]
+        self._widths = [size + self._ones for size in folded.sizes[:-1]] + [self._outputs]
+        biases_below = [*map(_with_column, folded.layers[:-1]), _with_bias(folded.layers[-1])]
+        layers = biases_below if self._ones else folded.layers
+        moved = [(backend.asarray(layer.W), backend.asarray(layer.b)) for layer in layers]
+        self._activations = [ops.activation(name) for name in folded.hidden]
+        self._affine = [(W, None if self._ones else b) for W, b in moved]
+        # Rows that need no cast are multiplied where they are, and have no column of ones.
+        W, b = moved[0]
+        self._affine_as_is = [(W[: self._features], b), *self._affine[1:]]
+        row_bytes = sum(self._widths) * self._dtype.itemsize
+        self.tile_rows = max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes)
 
     def workspace(self, rows: int) -> Workspace:
         """Return buffers for calls of up to `rows` rows."""
-        return [self._xp.empty((rows, size), dtype=self._dtype) for size in self.sizes]
+        buffers = [self._xp.empty((rows, width), dtype=self._dtype) for width in self._widths]
+        if self._ones:
+            buffers[0][:, -1] = 1
+        return Workspace(rows, buffers)
 
     def logits(self, x: Array, workspace: Workspace, out: Array) -> None:
         """Write the last layer's affine values into `out`.
@@ -67,19 +100,23 @@ class Plan:
         Parameters
         ----------
         x : array, shape (n, D), any real dtype
-        workspace : from `workspace`, for n rows or more
+        workspace : Workspace
+            For n rows or more.
         out : array, shape (n, K), contiguous, of the plan's dtype
         """
-        xp, n = self._xp, len(x)
-        a = x
-        if x.dtype != out.dtype or not x.flags.c_contiguous:
-            a = workspace[0][:n]
-            a[...] = x
-        for (W, b, activation), buffer in zip(self._layers[:-1], workspace[1:-1], strict=True):
-            z = ops.affine(xp, a, W, b, out=buffer[:n])
-            a = activation(xp, z, out=z)
-        W, b, _ = self._layers[-1]
-        ops.affine(xp, a, W, b, out=out)
+        a, *buffers = workspace.views(len(x))
+        if x.dtype == self._dtype and x.flags.c_contiguous:
+            a, weights = x, self._affine_as_is
+        else:
+            a[:, : self._features] = x
+            weights = self._affine
+        # One layer fewer has an activation here: the last is the head, which is not computed.
+        for (W, b), activation, buffer in zip(weights, self._activations, buffers, strict=False):
+            z = ops.affine(self._xp, a, W, b, out=buffer)
+            a = activation(self._xp, z, out=z)
+            if self._ones:
+                a[:, -1] = 1
+        ops.affine(self._xp, a, *weights[-1], out=out)
 
     def labels(self, x: Array, workspace: Workspace, out: Array) -> None:
         """Write the label of each row into `out`, shape (n,), int64.
@@ -87,9 +124,23 @@ class Plan:
         The index of the largest logit, the lowest of a tie: softmax would keep their order, so it
         is not computed. With one output, 1 where its probability is above the threshold, else 0.
         """
-        z = workspace[-1][: len(x)]
+        z = workspace.views(len(x))[-1]
         self.logits(x, workspace, z)
-        if self.sizes[-1] == 1:
-            self._xp.greater(z[:, 0], self._cut, out=out, casting="unsafe")
+        if self._outputs == 1:
+            out[...] = z[:, 0] > self._cut
         else:
-            self._xp.argmax(z, axis=1, out=out)
+            z.argmax(axis=1, out=out)
+
+
+def _with_bias(layer: Layer) -> Layer:
+    """Put the bias under the weights, (D, H) -> (D + 1, H)."""
+    return Layer(np.vstack([layer.W, layer.b]), layer.b, layer.activation)
+
+
+def _with_column(layer: Layer) -> Layer:
+    """Put the bias under the weights and a column behind them, which makes room for the ones.
+
+    The column is the last unit once more: zeros would turn an infinite input into a NaN.
+    """
+    W, b = np.pad(layer.W, ((0, 0), (0, 1)), "edge"), np.pad(layer.b, (0, 1), "edge")
+    return _with_bias(Layer(W, b, layer.activation))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mlpinfer.errors import InputError, WeightsError
 from mlpinfer.network import LayerTrace, Network, checked_scale
 from mlpinfer.ops import Array
 from mlpinfer.plan import Plan, Workspace
+from mlpinfer.tiles import Tiles
 
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
@@ -87,6 +88,9 @@ class Predictor:
             scaled = dataclasses.replace(network, scale=self.scale)
             self._plan = Plan(scaled, self.backend, self._dtype, self.threshold)
         self._textbook = scaled.astype(self._dtype)
+        side = math.isqrt(network.sizes[0])
+        self._image = (side, side) if side > 1 and side * side == network.sizes[0] else None
+        self._row_work = sum(layer.W.size for layer in network.layers)
         self._free: list[Workspace] = []
         self.n_features_in_ = network.sizes[0]
         if network.head != "identity":
@@ -159,7 +163,7 @@ class Predictor:
         ops.softmax(self.backend.xp, out, out=out)
 
     def _both_classes(self, x: Array, workspace: Workspace, out: Array) -> None:
-        z = workspace[-1][: len(x)]
+        z = workspace.views(len(x))[-1]
         self._plan.logits(x, workspace, z)
         out[:, 1:] = ops.sigmoid(self.backend.xp, z)
         out[:, :1] = ops.sigmoid(self.backend.xp, -z)  # 1 - p, without losing its small values
@@ -174,32 +178,38 @@ class Predictor:
             rows = self.backend.asarray(rows)
             dtype = self._dtype if shape else np.int64
             out = self.backend.xp.empty((len(rows), *shape), dtype=dtype)
-            self._run_batches(rows, evaluate, out)
+            self._run_tiles(rows, evaluate, out)
             return self._like(x, out[0] if single else out)
 
-    def _run_batches(self, rows: Array, evaluate: Callable[..., None], out: Array) -> None:
-        batches = [slice(at, at + self.batch_size) for at in range(0, len(rows), self.batch_size)]
-        work = len(rows) * sum(layer.W.size for layer in self.network.layers)
-        workers = max(1, min(self.threads, len(batches), work // _WORK_PER_THREAD))
-        stop = threading.Event()
+    def _run_tiles(self, rows: Array, evaluate: Callable[..., None], out: Array) -> None:
+        tile_rows = min(self.batch_size, self._plan.tile_rows)
+        if len(rows) <= tile_rows:
+            with self._workspace(len(rows)) as workspace:
+                evaluate(rows, workspace, out)
+            return
+        tiles = Tiles(len(rows), self.batch_size, tile_rows)
 
-        def run(mine: list[slice]) -> None:
-            workspace = self._take_workspace(min(self.batch_size, len(rows)))
-            for batch in mine:
-                if stop.is_set():
-                    break
-                evaluate(rows[batch], workspace, out[batch])
-            self._free.append(workspace)
+        def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
+            with self.backend.active(), self._workspace(tile_rows) as workspace:
+                for span in tiles.spans(*share):
+                    if stopped:
+                        break
+                    evaluate(rows[span], workspace, out[span])
 
-        bounds = [len(batches) * i // workers for i in range(workers + 1)]
-        _run_all(run, [batches[a:b] for a, b in itertools.pairwise(bounds)], stop)
+        workers = max(1, min(self.threads, len(rows) * self._row_work // _WORK_PER_THREAD))
+        _run_all(run, tiles.shares(workers))
 
-    def _take_workspace(self, rows: int) -> Workspace:
+    @contextmanager
+    def _workspace(self, rows: int) -> Iterator[Workspace]:
+        """Lend a workspace that nobody else uses."""
         try:
             workspace = self._free.pop()  # atomic, so that concurrent calls never share one
+            if workspace.rows < rows:
+                workspace = self._plan.workspace(rows)
         except IndexError:
-            return self._plan.workspace(rows)
-        return workspace if len(workspace[0]) >= rows else self._plan.workspace(rows)
+            workspace = self._plan.workspace(rows)
+        yield workspace
+        self._free.append(workspace)
 
     # -- what goes in and out ---------------------------------------------------------------------
 
@@ -214,14 +224,14 @@ class Predictor:
             raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
         if x.dtype == np.uint8 and self.scale is None:
             raise InputError("uint8 rows and no known scale: give scale=1/255 for pixels or scale=1")
-        features = self.network.sizes[0]
-        side = math.isqrt(features)
-        image = (side, side) if side * side == features and side > 1 else None
+        features, image = self.n_features_in_, self._image
+        if x.ndim == 2 and x.shape[1] == features:
+            return x, False
         if x.shape == (features,) or x.shape == image:
             return x.reshape(1, features), True
-        if x.ndim > 1 and (x.shape[1:] == (features,) or (image and x.shape[1:] in (image, (1, *image)))):
+        if image and x.shape[1:] in (image, (1, *image)):
             return x.reshape(len(x), features), False
-        images = f" or images of {side} x {side}" if image else ""
+        images = f" or images of {image[0]} x {image[1]}" if image else ""
         raise InputError(f"expected rows of {features} features{images}, found shape {x.shape}")
 
     def _like(self, x: Array, y: Array) -> Array:
@@ -269,27 +279,31 @@ class Predictor:
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
 
 
-def _run_all(run: Callable[[Any], None], shares: list[Any], stop: threading.Event) -> None:
+def _run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) -> None:
     """Call `run` on every share, each in its own thread but the first, which is the caller's.
 
     Threads are started for the call and joined before it ends, so that nothing is left for a fork,
-    a pickle or an interpreter's end to trip over. The first error stops all and is raised.
+    a pickle or an interpreter's end to trip over. The first error stops all, and is raised: `run`
+    is given the list of errors and must end once it is not empty.
     """
     errors: list[BaseException] = []
 
     def guarded(share: Any) -> None:
         try:
-            run(share)
+            run(share, errors)
         except BaseException as error:
             errors.append(error)
-            stop.set()
 
     threads = [threading.Thread(target=guarded, args=(share,)) for share in shares[1:]]
+    try:
+        for thread in threads:
+            thread.start()
+        run(shares[0], errors)
+    except BaseException as error:  # Ctrl-C too: the others must end before their caller goes on
+        errors.insert(0, error)
     for thread in threads:
-        thread.start()
-    guarded(shares[0])
-    for thread in threads:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if errors:
         raise errors[0]
 

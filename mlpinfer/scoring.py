@@ -7,11 +7,10 @@ batch at a time on one thread, so that no timer sits inside the throughput run.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ SCHEMA = "mlpinfer.score/1"
 _LATENCY_BATCHES = 1_000
 
 
-@dataclass(frozen=True)
-class NetworkInfo:
+class NetworkInfo(NamedTuple):
     """`scale` is the one that was applied, from the options, the network or the data."""
 
     layers: tuple[int, ...]
@@ -39,8 +37,7 @@ class NetworkInfo:
     sha256: str
 
 
-@dataclass(frozen=True)
-class DataInfo:
+class DataInfo(NamedTuple):
     """Which rows were scored."""
 
     name: str
@@ -48,8 +45,7 @@ class DataInfo:
     features: int
 
 
-@dataclass(frozen=True)
-class DeviceInfo:
+class DeviceInfo(NamedTuple):
     """`requested` is what was asked for, `actual` what was used."""
 
     requested: str
@@ -60,8 +56,7 @@ class DeviceInfo:
     precision: str
 
 
-@dataclass(frozen=True)
-class BatchInfo:
+class BatchInfo(NamedTuple):
     """`full` batches of `size` rows and, if there is one, a last one of `tail` rows."""
 
     size: int
@@ -69,8 +64,7 @@ class BatchInfo:
     tail: int
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """Seconds of the timed passes, wall clock."""
 
     min: float
@@ -78,8 +72,7 @@ class Spread:
     max: float
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(NamedTuple):
     """Percentiles of the time one batch takes, milliseconds, one thread."""
 
     p50: float
@@ -88,8 +81,7 @@ class Latency:
     p99: float
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
 
     `cold_seconds` is the first pass, before any warm-up.
@@ -119,7 +111,7 @@ class ScoreReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON; what is not a finite number is None."""
-        result: dict[str, Any] = _jsonable({"schema": SCHEMA, **dataclasses.asdict(self)})
+        result: dict[str, Any] = _jsonable({"schema": SCHEMA, **vars(self)})
         return result
 
 
@@ -165,8 +157,8 @@ def score(
     measured = None if truth is None else _measure(predictor, x, truth)
     for _ in range(warmup):
         compute(x)
-    seconds = sorted(_seconds(predictor, compute, x) for _ in range(repeat))
-    spread = Spread(seconds[0], float(np.median(seconds)), seconds[-1])
+    seconds = [_seconds(predictor, compute, x) for _ in range(repeat)]
+    spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
     return ScoreReport(
         _network_info(predictor),
         DataInfo(data.name, data.samples, data.features),
@@ -229,7 +221,13 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
     starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _LATENCY_BATCHES)).astype(int)]
     compute(x[:size])
     seconds = [_seconds(alone, compute, x[at : at + size]) for at in starts.tolist()]
-    return Latency(*(float(q) * 1e3 for q in np.percentile(seconds, (50, 90, 95, 99))))
+    return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
+
+
+def _percentile(values: list[float], q: float) -> float:
+    """Linear interpolation between order statistics; `np.percentile` imports `numpy.ma` for it."""
+    ordered = sorted(values)
+    return float(np.interp(q / 100 * (len(ordered) - 1), range(len(ordered)), ordered))
 
 
 def _network_info(predictor: Predictor) -> NetworkInfo:
@@ -252,6 +250,8 @@ def _device_info(predictor: Predictor) -> DeviceInfo:
 
 
 def _jsonable(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
         return {key: _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -15,7 +15,7 @@ PACKAGE = Path(mlpinfer.__file__).parent
 FLOORS = [
     {"_version", "errors", "ops", "files"},
     {"network", "fold", "backends", "metrics"},
-    {"plan", "weight_files", "data_files", "mnist"},
+    {"plan", "tiles", "weight_files", "data_files", "mnist"},
     {"predictor"},
     {"environment", "scoring"},
     {"render"},

@@ -3,23 +3,40 @@
 BLAS's own threads inside ours would only get in the way, and how it splits a product changes the
 last bits of a result. `threadpoolctl.threadpool_limits` restores what it saw when it was made, so
 two that overlap can leave a process at one thread for ever; this guard counts instead.
+
+threadpoolctl finds the libraries. OpenBLAS is then called directly: newer releases of threadpoolctl
+let one thread alone change its limit, so that the last out might not be able to restore it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Limit(NamedTuple):
+    """How to read and set the number of threads of one library; per process, or per thread."""
+
+    get: Callable[[], int]
+    set: Callable[[int], None]
+    per_thread: bool
 
 
 class SingleThreadedBlas:
-    """A context manager, shared by all: the first in saves and sets, the last out restores."""
+    """A context manager, shared by all: the first in saves and sets, the last out restores.
+
+    Every thread that calls BLAS enters, because an OpenBLAS built on OpenMP has a limit for each.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._saved: list[tuple[Any, int]] = []
+        self._saved: list[tuple[Limit, int]] = []
+        self._mine = threading.local()
         self._libraries: list[Any] | None = None
+        self._limits: list[Limit] | None = None
 
     def libraries(self) -> list[Any]:
         """The BLAS libraries of this process, as threadpoolctl's controllers."""
@@ -29,14 +46,21 @@ class SingleThreadedBlas:
             self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         return self._libraries
 
+    def limits(self) -> list[Limit]:
+        """How to limit each of them."""
+        if self._limits is None:
+            self._limits = [_limit(library) for library in self.libraries()]
+        return self._limits
+
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._saved = [(library, library.get_num_threads()) for library in self.libraries()]
-                for library, threads in self._saved:
-                    if threads != 1:
-                        library.set_num_threads(1)
+                self._saved = _lower([limit for limit in self.limits() if not limit.per_thread])
             self._inside += 1
+        own = [limit for limit in self.limits() if limit.per_thread]
+        if own:
+            stack = self._mine.__dict__.setdefault("stack", [])
+            stack.append(_lower(own))
 
     def __exit__(
         self,
@@ -44,12 +68,39 @@ class SingleThreadedBlas:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        stack = self._mine.__dict__.get("stack")
+        if stack:
+            _restore(stack.pop())
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                for library, threads in self._saved:
-                    if threads != 1:
-                        library.set_num_threads(threads)
+                _restore(self._saved)
+
+
+def _lower(limits: list[Limit]) -> list[tuple[Limit, int]]:
+    """Set every limit to one; return those that were another."""
+    saved = [(limit, threads) for limit in limits if (threads := limit.get()) != 1]
+    for limit, _ in saved:
+        limit.set(1)
+    return saved
+
+
+def _restore(saved: list[tuple[Limit, int]]) -> None:
+    for limit, threads in saved:
+        limit.set(threads)
+
+
+def _limit(library: Any) -> Limit:
+    per_thread = getattr(library, "threading_layer", "") == "openmp"
+    if library.internal_api == "openblas" and not per_thread:
+        for affixes in ("{}", "scipy_{}", "scipy_{}64_", "{}64_", "{}_64"):
+            get, set_ = (
+                getattr(library.dynlib, affixes.format(f"openblas_{verb}_num_threads"), None)
+                for verb in ("get", "set")
+            )
+            if get and set_:
+                return Limit(get, set_, False)
+    return Limit(library.get_num_threads, library.set_num_threads, per_thread)
 
 
 #: The guard of this process.

@@ -12,7 +12,6 @@ import importlib.util
 import re
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 
 _CUDA_ERROR_NO_DEVICE = 100
 
@@ -75,6 +74,8 @@ def driver_library() -> ctypes.CDLL | None:
 
 
 def _packages() -> tuple[str, ...]:
+    from importlib import metadata  # late: slow to import, and `auto` does without
+
     found = []
     for name in ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"):
         with contextlib.suppress(metadata.PackageNotFoundError):

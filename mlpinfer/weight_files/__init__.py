@@ -9,7 +9,7 @@ from pathlib import Path
 from mlpinfer.errors import WeightsError
 from mlpinfer.files import read_file
 from mlpinfer.network import Network
-from mlpinfer.weight_files import layouts, pickled
+from mlpinfer.weight_files import layouts
 from mlpinfer.weight_files.raw import RawWeights
 
 #: The shipped network that is scored where none is named.
@@ -52,11 +52,13 @@ def load_network(
 
 def _decode(data: bytes) -> RawWeights:
     if data.startswith(b"PK\x03\x04"):
-        from mlpinfer.weight_files import npz  # late: zipfile is slow to import
+        from mlpinfer.weight_files import npz  # late: zipfile and pickletools are slow to import
 
         return npz.decode(data)
     # Protocols 2 to 5 say so; 0 and 1 begin with the opcode of a dict or of a global.
     if data.startswith((b"\x80", b"(", b"}", b"c")):
+        from mlpinfer.weight_files import pickled
+
         return pickled.decode(data)
     raise WeightsError("expected a pickle or an npz file, found neither")
 
