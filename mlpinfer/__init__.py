@@ -8,7 +8,7 @@ from mlpinfer.mnist import load_mnist
 from mlpinfer.network import Layer, LayerTrace, Network
 from mlpinfer.predictor import Predictor
 from mlpinfer.scoring import ScoreReport, score
-from mlpinfer.weight_files import load_network
+from mlpinfer.weight_files import load_network, save_network
 
 __version__ = VERSION
 
@@ -28,5 +28,6 @@ __all__ = [
     "load_data",
     "load_mnist",
     "load_network",
+    "save_network",
     "score",
 ]

@@ -7,20 +7,26 @@ whole or not at all.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from mlpinfer.errors import MlpInferError
+from mlpinfer.errors import MlpInferError, quoted
+
+if TYPE_CHECKING:
+    import zipfile
 
 #: The largest weight or data file that is read into memory, in bytes.
 MAX_FILE_BYTES = 2 * 1024**3
 #: Deflate cannot expand its input more than this (zlib's technical notes, "Maximum Expansion Factor").
 DEFLATE_RATIO = 1032
+#: The most members of a zip.
+MAX_MEMBERS = 10_000
 
 
 def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> bytes:
@@ -111,6 +117,57 @@ class Gunzip:
             raise self._refuse(f"{self._name}: the gzip data is damaged") from None
         self._tail = self._inflate.unconsumed_tail
         return data
+
+
+def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
+    """Return the members of a zip by name, stored or deflated, each no longer than it declares.
+
+    Raises
+    ------
+    refuse
+        If the zip is damaged, encrypted, compressed otherwise, has a name twice, or claims more
+        than its bytes can hold.
+    """
+    import zipfile  # late: slow to import
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            _check_members(members, len(data), refuse)
+            return {
+                member.filename: _read_member(archive, member, refuse)
+                for member in members
+                if not member.is_dir()
+            }
+    except refuse:
+        raise
+    except Exception as error:  # zipfile and zlib raise a dozen unrelated types on damaged files
+        raise refuse(f"damaged zip: {ascii(str(error))[1:-1][:100]}") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], length: int, refuse: type[MlpInferError]) -> None:
+    import zipfile
+
+    if len(members) > MAX_MEMBERS:
+        raise refuse(f"expected at most {MAX_MEMBERS} files in the zip, found {len(members)}")
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names):
+        raise refuse("expected every name in the zip once, found one twice")
+    for member in members:
+        if member.flag_bits & 0x1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refuse(f"{quoted(member.filename)}: expected a stored or deflated zip member")
+        if member.compress_size > length or member.file_size > member.compress_size * DEFLATE_RATIO:
+            raise refuse(f"{quoted(member.filename)}: claims more bytes than it can hold")
+    if sum(member.file_size for member in members) > MAX_FILE_BYTES:
+        raise refuse(f"expected at most {MAX_FILE_BYTES} bytes in the zip, found more")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refuse: type[MlpInferError]) -> bytes:
+    with archive.open(member) as file:
+        data = file.read(member.file_size + 1)  # to its end, where zipfile compares the checksum
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise refuse(f"{quoted(member.filename)}: damaged in the zip")
+    return data
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer import ops
+from mlpinfer import frameworks, ops
 from mlpinfer.errors import WeightsError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -142,6 +142,45 @@ class Network:
             layers.append(Layer(W, b, activation))
         _check_head(head, layers[-1].outputs)
         return cls(tuple(layers), checked_scale(scale), tuple(notes))
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Network:
+        """Build the network of a fitted ``MLPClassifier`` or ``MLPRegressor`` of scikit-learn.
+
+        Raises
+        ------
+        WeightsError
+        """
+        parts = frameworks.read_sklearn(model)
+        return cls.from_arrays(parts.weights, parts.biases, parts.hidden, parts.head, notes=parts.notes)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        hidden: str | Sequence[str] | None = None,
+        head: str | None = None,
+        scale: float | None = None,
+    ) -> Network:
+        """Build the network of a ``torch.nn.Module`` of linear layers.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            A ``Sequential`` says its activations; for any other module `hidden` and `head` must be
+            given, and the linear layers are taken in the order of their definition.
+        hidden, head, scale
+            As in `from_arrays`; they go before what the module says. A module that ends in its last
+            linear layer has an identity head: give ``head="softmax"`` for logits of classes.
+
+        Raises
+        ------
+        WeightsError
+        """
+        parts = frameworks.read_torch(module, hidden, head)
+        return cls.from_arrays(
+            parts.weights, parts.biases, parts.hidden, parts.head, scale, notes=parts.notes
+        )
 
     @classmethod
     def random(

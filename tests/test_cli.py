@@ -179,3 +179,97 @@ def test_a_closed_pipe_is_quiet(tmp_path):
         timeout=60,
     )
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+# -- inspect and convert -------------------------------------------------------------------------------
+
+TORCH = [shipped("mnist_784-128-64-10.pt"), "--hidden", "sigmoid", "--head", "softmax"]
+
+
+def test_inspect_prints_a_table(run):
+    done = run("inspect", shipped())
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in ("784, 50", "-1, 50", "39,250", "45,360 parameters", "45,200 multiply-adds", "sigmoid"):
+        assert text in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "109,386 parameters" in run("inspect", *TORCH).stdout
+    assert "tanh" in run("inspect", *TORCH, "--folded").stdout
+
+
+def test_inspect_prints_json(run, mnist):
+    report = json.loads(run("inspect", shipped(), "--json", "-", "--trace", f"{IMAGES}:3").stdout)
+    assert report["schema"] == "mlpinfer.inspect/1"
+    assert report["parameters"] == 45_360
+    assert [layer["parameters"] for layer in report["layers"]] == [39_250, 5_100, 1_010]
+    assert [len(layer["affine"]) for layer in report["trace"]] == [50, 100, 10]
+    probabilities = report["trace"][-1]["activation"]
+    assert np.argmax(probabilities) == mnist[1][3] == 0
+    assert sum(probabilities) == pytest.approx(1)
+
+
+def test_inspect_traces_numbers(run, tmp_path):
+    (tmp_path / "and.pkl").write_bytes(pickle.dumps({"W1": np.array([5.0, 5]), "b1": -7.5}))
+    done = run("inspect", "and.pkl", "--head", "sigmoid", "--trace", "1,1")
+    assert "Z1  2.5" in done.stdout
+    assert "A1  0.9241" in done.stdout
+
+
+def test_inspect_draws_the_first_layer(run, tmp_path):
+    done = run("inspect", shipped(), "--plot", "w.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_convert(run, tmp_path):
+    done = run("convert", *TORCH, "a.safetensors", "--scale", "1/255")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "784-128-64-10, sigmoid, sigmoid, softmax" in done.stdout
+    assert "largest difference on 256 random rows: 0\n" in done.stdout
+    report = json.loads(run("score", "--weights", "a.safetensors", "--repeat", "1", "--json", "-").stdout)
+    assert report["metrics"]["n_correct"] == 9820
+    again = run("convert", "a.safetensors", "a.npz")
+    assert again.returncode == 0
+    refused = run("convert", "a.safetensors", "a.npz")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "give --force to replace it" in refused.stderr
+    assert run("convert", "a.safetensors", "a.npz", "--force").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["inspect", TORCH[0]], 4, "does not say its activations: give hidden (--hidden"),
+        (["inspect", "none"], 4, "found no such file"),
+        (["inspect", shipped(), "--trace", "1,2"], 2, "expected rows of 784 features"),
+        (
+            ["inspect", shipped(), "--trace", f"{IMAGES}:10000"],
+            5,
+            "expected a row from 0 to 9999, found 10000",
+        ),
+        (["inspect", shipped(), "--trace", "none"], 5, "expected numbers such as 0,1 or a data file"),
+        (
+            ["inspect", "and.pkl", "--head", "sigmoid", "--plot", "w.png"],
+            2,
+            "pixels of a square image, found 2",
+        ),
+        (["convert", "none", "a.npz"], 4, "found no such file"),
+        (["convert", TORCH[0], "a.npz"], 4, "does not say its activations"),
+        (["convert", *TORCH, "a.pt"], 2, "expected .safetensors, .npz, .pkl or .onnx, found '.pt'"),
+        (["convert", *TORCH, "no/such/a.npz"], 1, "no/such"),
+    ],
+)
+def test_bad_input_to_inspect_and_convert(run, tmp_path, args, code, message):
+    (tmp_path / "and.pkl").write_bytes(pickle.dumps({"W1": np.array([5.0, 5]), "b1": -7.5}))
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["and.pkl"]
+
+
+def test_a_missing_package_is_a_line_with_the_command(run, tmp_path):
+    (tmp_path / "onnx.py").write_text("raise ImportError")
+    done = run("convert", *TORCH, "a.onnx", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert (done.returncode, done.stderr) == (
+        1, "mlpinfer: reading and writing ONNX needs a package: pip install 'mlpinfer[onnx]'\n",
+    )  # fmt: skip

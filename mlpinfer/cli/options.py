@@ -31,8 +31,8 @@ class Scale(click.ParamType[float]):
             self.fail(f"expected a number such as 1/255, found {ascii(value)[:60]}", param, ctx)
 
 
-def weights(command: Command) -> Command:
-    """Which network, and what its file does not say."""
+def network(command: Command) -> Command:
+    """Add the options for what a weight file may not say."""
     for option in (
         click.option(
             "--layout", type=click.Choice(["in-out", "out-in"]), help="Which way round weights lie."
@@ -43,14 +43,16 @@ def weights(command: Command) -> Command:
         click.option(
             "--hidden", metavar="NAMES", help="Activation of the hidden layers, or one each: relu,tanh."
         ),
-        click.option(
-            "--weights", metavar="FILE", help="Pickle or npz.  [default: the shipped 784-50-100-10]"
-        ),
     ):
         command = option(command)
     return command
 
 
+weights = click.option(
+    "--weights",
+    metavar="FILE",
+    help="Pickle, npz, safetensors, PyTorch or ONNX.  [default: the shipped 784-50-100-10]",
+)
 scale = click.option(
     "--scale", type=Scale(), metavar="NUMBER", help="What inputs are multiplied by, such as 1/255."
 )
@@ -68,13 +70,15 @@ json_output = click.option(
 )
 
 
-def load_network(file: str | None, hidden: str | None, head: str | None, layout: str | None) -> Network:
+def load_network(
+    file: str | None, hidden: str | None, head: str | None, layout: str | None, scale: float | None = None
+) -> Network:
     """Load a network, or the shipped one, and print the reader's notes on stderr."""
     from mlpinfer import weight_files
 
     activations = hidden.split(",") if hidden and "," in hidden else hidden
     try:
-        network = weight_files.load_network(file or weight_files.shipped(), activations, head, layout=layout)
+        network = weight_files.load_network(file or weight_files.shipped(), activations, head, scale, layout)
     except FileNotFoundError:
         raise WeightsError(f"{file}: expected a weight file, found no such file") from None
     for note in network.notes:
@@ -104,3 +108,26 @@ def write_json(values: dict[str, Any], file: str) -> None:
 
     with write_whole(file) as output:
         output.write(text.encode() + b"\n")
+
+
+def load_row(text: str) -> tuple[Any, float | None]:
+    """Return one row, and its scale: numbers (``0,1``), or a row of a data file (``FILE:ROW``)."""
+    import numpy as np
+
+    from mlpinfer import data_files
+
+    try:
+        return np.array([float(number) for number in text.split(",")]), None
+    except ValueError:
+        pass
+    file, colon, number = text.rpartition(":")
+    file, index = (file, int(number)) if colon and number.isdigit() else (text, 0)
+    try:
+        data = data_files.load_data(file)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{file}: expected numbers such as 0,1 or a data file, found no such file"
+        ) from None
+    if index >= data.samples:
+        raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")
+    return data.x[index].reshape(-1), data.scale

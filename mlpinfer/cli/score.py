@@ -9,6 +9,7 @@ from mlpinfer.cli import options
 
 @click.command("score", short_help="Measure how right and how fast a network is.")
 @options.weights
+@options.network
 @click.option(
     "--data", metavar="FILE", help="Rows or images, IDX, plain or .gz.  [default: the MNIST test set]"
 )
@@ -18,6 +19,13 @@ from mlpinfer.cli import options
 @options.device
 @options.threads
 @options.precision
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Of a sigmoid head: the probability above which the label is 1.",
+)
 @click.option("--values", type=click.Choice(["labels", "proba"]), default="labels", show_default=True,
               help="What the timed passes compute; proba adds the softmax.")  # fmt: skip
 @click.option(
@@ -39,6 +47,7 @@ def command(
     device: str,
     threads: int | None,
     precision: str,
+    threshold: float,
     values: str,
     repeat: int,
     warmup: int,
@@ -56,7 +65,7 @@ def command(
         raise click.UsageError("--labels: expected --data with it, found none")
     network = options.load_network(weights, hidden, head, layout)
     dataset = options.load_dataset(data, labels)
-    predictor = Predictor(network, device, batch_size, threads, precision, scale)
+    predictor = Predictor(network, device, batch_size, threads, precision, scale, threshold)
     report = score(predictor, dataset, values=values, repeat=repeat, warmup=warmup)
     if json_file:
         options.write_json(report.to_dict(), json_file)

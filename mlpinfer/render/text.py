@@ -7,10 +7,15 @@ from rich.table import Table
 
 from mlpinfer.backends.inventory import Inventory
 from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
+from mlpinfer.network import LayerTrace
+from mlpinfer.ops import Array
 from mlpinfer.scoring import ScoreReport
+from mlpinfer.summary import NetworkSummary
 
 #: A table of classes is no longer than this; JSON has them all.
 _MAX_CLASSES = 20
+#: Nor a line of a trace; JSON has them all.
+_MAX_NUMBERS = 20
 
 
 def print_score(report: ScoreReport) -> None:
@@ -39,6 +44,46 @@ def print_score(report: ScoreReport) -> None:
     console.print(facts)
     if isinstance(report.metrics, ClassificationMetrics):
         console.print(_class_table(report.metrics))
+
+
+def print_summary(summary: NetworkSummary) -> None:
+    """Print the layers of a network on stdout."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("layer", "W", "b", "output", "parameters", "mult-adds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("activation", overflow="fold")
+    table.add_column("weights", justify="right", no_wrap=True)
+    for number, layer in enumerate(summary.layers, 1):
+        shapes = (", ".join(map(str, shape)) for shape in (layer.W, layer.b, layer.output))
+        low, high = layer.weight_range
+        counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+        weights = f"{low:.3g}..{high:.3g}"
+        table.add_row(str(number), *shapes, *counts, layer.activation, weights)
+    console.print(table)
+    sizes = "-".join(map(str, summary.sizes))
+    console.print(
+        f"\n{sizes}  {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row, "
+        f"{summary.bytes:,} bytes, scale {scale_text(summary.scale)}"
+    )
+
+
+def print_trace(trace: list[LayerTrace]) -> None:
+    """Print what every layer computed for one row on stdout."""
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for number, layer in enumerate(trace, 1):
+        table.add_row(f"\nZ{number}", "\n" + _numbers(layer.affine))
+        table.add_row(f"A{number}", _numbers(layer.activation))
+    console.print(table)
+
+
+def _numbers(values: Array) -> str:
+    shown = "  ".join(f"{value:.4g}" for value in values[:_MAX_NUMBERS])
+    more = len(values) - _MAX_NUMBERS
+    return shown + (f"  ... {more:,} more" if more > 0 else "")
 
 
 def print_devices(inventory: Inventory) -> None:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlpinfer.errors import WeightsError
-from mlpinfer.files import read_file
+from mlpinfer.errors import InputError, WeightsError, quoted
+from mlpinfer.files import read_file, unzip, write_whole
 from mlpinfer.network import Network
 from mlpinfer.weight_files import layouts
 from mlpinfer.weight_files.raw import RawWeights
 
 #: The shipped network that is scored where none is named.
 DEFAULT = "mnist_784-50-100-10.pkl"
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def load_network(
@@ -28,7 +29,8 @@ def load_network(
     Parameters
     ----------
     path : path
-        The book's pickle (a dict W1, b1, ..., any protocol) or an npz file with the same keys.
+        The book's pickle (a dict W1, b1, ..., any protocol), npz, safetensors, PyTorch's zip with a
+        state_dict, or ONNX.
     hidden : str or sequence of str, optional
         Activation behind the hidden layers, where the file does not say or to overrule it.
     head : {"softmax", "sigmoid", "identity"}, optional
@@ -45,22 +47,85 @@ def load_network(
     """
     data = read_file(path, WeightsError)
     try:
-        return layouts.to_network(_decode(data), hidden, head, scale, layout)
+        return layouts.to_network(decode(data), hidden, head, scale, layout)
     except WeightsError as error:
         raise WeightsError(f"{os.fspath(path)}: {error}") from None
 
 
-def _decode(data: bytes) -> RawWeights:
-    if data.startswith(b"PK\x03\x04"):
-        from mlpinfer.weight_files import npz  # late: zipfile and pickletools are slow to import
+def save_network(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write a network to a file, whole or not at all; the suffix of `path` decides the format.
 
-        return npz.decode(data)
+    Parameters
+    ----------
+    network : Network
+    path : path
+        ``.safetensors``, ``.npz``, ``.pkl`` (the book's layout) or ``.onnx``. An existing file is
+        replaced.
+
+    Raises
+    ------
+    InputError
+        If the suffix is none of these.
+    MlpInferError
+        If a package is missing, saying which.
+    """
+    data = encode(network, path)
+    with write_whole(path) as file:
+        file.write(data)
+
+
+def encode(network: Network, path: str | os.PathLike[str]) -> bytes:
+    """Return what `save_network` writes."""
+    suffix = Path(path).suffix.lower()
+    arrays, metadata = layouts.to_arrays(network)
+    match suffix:
+        case ".safetensors":
+            from mlpinfer.weight_files import safetensors
+
+            return safetensors.encode(arrays, metadata)
+        case ".npz":
+            from mlpinfer.weight_files import npz
+
+            return npz.encode(arrays, metadata)
+        case ".pkl" | ".pickle":
+            from mlpinfer.weight_files import pickled
+
+            return pickled.encode(arrays, {} if layouts.is_the_book_s(network) else metadata)
+        case ".onnx":
+            from mlpinfer.weight_files import onnx
+
+            return onnx.encode(network)
+    raise InputError(f"{os.fspath(path)}: expected .safetensors, .npz, .pkl or .onnx, found {quoted(suffix)}")
+
+
+def decode(data: bytes) -> RawWeights:
+    """Read the arrays of a weight file; its first bytes decide the format.
+
+    Raises
+    ------
+    WeightsError
+    """
+    if data.startswith(b"PK\x03\x04"):
+        from mlpinfer.weight_files import npz, torch_zip  # late: each format is imported where it is met
+
+        members = unzip(data, WeightsError)
+        return torch_zip.decode(members) if torch_zip.is_torch_zip(members) else npz.decode(members)
+    if data.startswith(_TORCH_LEGACY):
+        raise WeightsError("PyTorch's legacy format: save again with a PyTorch of 1.6 or later")
+    if data[8:9] == b"{":
+        from mlpinfer.weight_files import safetensors
+
+        return safetensors.decode(data)
     # Protocols 2 to 5 say so; 0 and 1 begin with the opcode of a dict or of a global.
     if data.startswith((b"\x80", b"(", b"}", b"c")):
         from mlpinfer.weight_files import pickled
 
         return pickled.decode(data)
-    raise WeightsError("expected a pickle or an npz file, found neither")
+    if data.startswith(b"\x08"):  # ir_version, the first field of every model
+        from mlpinfer.weight_files import onnx
+
+        return onnx.decode(data)
+    raise WeightsError("expected a pickle, npz, safetensors, PyTorch zip or ONNX file, found none of these")
 
 
 def shipped(name: str = DEFAULT) -> Path:

@@ -4,81 +4,53 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import math
 import zipfile
-import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
-from mlpinfer.files import DEFLATE_RATIO, MAX_FILE_BYTES
-from mlpinfer.weight_files.raw import MAX_DIMENSION, RawWeights
+from mlpinfer.weight_files.raw import MAX_DIMENSION, RawWeights, parse_metadata
 
 _DTYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
-_MAX_MEMBERS = 10_000
 _MAX_HEADER = 10_000
+_METADATA = "metadata.json"
 
 
-def decode(data: bytes) -> RawWeights:
-    """Read the arrays of an npz file.
+def decode(members: Mapping[str, bytes]) -> RawWeights:
+    """Read the arrays of an unpacked npz file.
 
     Raises
     ------
     WeightsError
-        If the zip is damaged or not plain, or a member is not an array of numbers.
+        If a member is not an array of numbers.
     """
-    arrays, notes = {}, []
-    for name, member in unzip(data).items():
-        if name.endswith(".npy"):
+    arrays, notes, metadata = {}, [], {}
+    for name, member in members.items():
+        if name == _METADATA:
+            metadata = parse_metadata(member)
+        elif name.endswith(".npy"):
             arrays[name.removesuffix(".npy")] = decode_npy(member, name)
         else:
             notes.append(f"{quoted(name)} left out: expected an .npy array")
-    return RawWeights(arrays, {}, notes)
+    return RawWeights(arrays, metadata, notes)
 
 
-def unzip(data: bytes) -> dict[str, bytes]:
-    """Return the members of a zip by name, stored or deflated, each no longer than it declares.
-
-    Raises
-    ------
-    WeightsError
-        If the zip is damaged, encrypted, compressed otherwise, has a name twice, or claims more
-        than its bytes can hold.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            _check_members(members, len(data))
-            return {member.filename: _read(archive, member) for member in members if not member.is_dir()}
-    except WeightsError:
-        raise
-    except Exception as error:  # zipfile and zlib raise a dozen unrelated types on damaged files
-        raise WeightsError(f"damaged zip: {ascii(str(error))[1:-1][:100]}") from None
-
-
-def _check_members(members: list[zipfile.ZipInfo], length: int) -> None:
-    if len(members) > _MAX_MEMBERS:
-        raise WeightsError(f"expected at most {_MAX_MEMBERS} files in the zip, found {len(members)}")
-    names = [member.filename for member in members]
-    if len(set(names)) != len(names):
-        raise WeightsError("expected every name in the zip once, found one twice")
-    for member in members:
-        if member.flag_bits & 0x1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightsError(f"{quoted(member.filename)}: expected a stored or deflated zip member")
-        if member.compress_size > length or member.file_size > member.compress_size * DEFLATE_RATIO:
-            raise WeightsError(f"{quoted(member.filename)}: claims more bytes than it can hold")
-    if sum(member.file_size for member in members) > MAX_FILE_BYTES:
-        raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes in the zip, found more")
-
-
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as file:
-        data = file.read(member.file_size + 1)  # to its end, where zipfile compares the checksum
-    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
-        raise WeightsError(f"{quoted(member.filename)}: damaged in the zip")
-    return data
+def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return an npz file of `arrays`, and `metadata` as JSON beside them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            # A ZipInfo without a date: the same network gives the same bytes.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(dict(metadata)))
+    return file.getvalue()
 
 
 def decode_npy(data: bytes, name: str) -> npt.NDArray[Any]:

@@ -18,6 +18,8 @@ from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.weight_files import stack_machine
 from mlpinfer.weight_files.raw import MAX_DIMENSION, RawWeights
 
+#: Key of the activations and the scale, where they are not the book's.
+_METADATA = "metadata"
 #: The dtypes that exist here, by the code NumPy pickles them under.
 _DTYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
 
@@ -33,15 +35,20 @@ def decode(data: bytes) -> RawWeights:
     value = stack_machine.run(data, _STAND_INS)
     if type(value) not in (dict, stack_machine.Ordered):
         raise WeightsError(f"expected a pickled dict of arrays W1, b1, ..., found {quoted(value)}")
-    arrays, notes = {}, []
+    raw = RawWeights({})
     for key, item in value.items():
-        if type(item) in (int, float):
-            arrays[key] = np.asarray(item, np.float64)
+        if type(item) is list and item and all(type(part) is _Array for part in item):
+            # scikit-learn's coefs_ and intercepts_, a list of arrays each
+            raw.arrays |= {f"{key}.{i}": part.value() for i, part in enumerate(item)}
+        elif key == _METADATA and type(item) is dict and all(type(part) is str for part in item.values()):
+            raw.metadata = item
+        elif type(item) in (int, float):
+            raw.arrays[key] = np.asarray(item, np.float64)
         elif type(item) is _Array:
-            arrays[key] = item.value()
+            raw.arrays[key] = item.value()
         else:
-            notes.append(f"{quoted(key)} left out: expected an array, found {quoted(item)}")
-    return RawWeights(arrays, {}, notes)
+            raw.notes.append(f"{quoted(key)} left out: expected an array, found {quoted(item)}")
+    return raw
 
 
 class _Dtype:
@@ -168,13 +175,16 @@ _STAND_INS: stack_machine.Globals = {
 }
 
 
-def encode(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the pickle of a dict of arrays, as the book's own: protocol 3, readable by any NumPy.
 
     Written opcode by opcode because NumPy 2's own pickles name a module that NumPy before 1.26
-    does not have.
+    does not have. `metadata` goes in under a key of its own, which the book's readers pass over.
     """
     items = b"".join(_text(key) + _encode_array(array) for key, array in arrays.items())
+    if metadata:
+        texts = b"".join(_text(key) + _text(value) for key, value in metadata.items())
+        items += _text(_METADATA) + b"}(" + texts + b"u"
     return b"\x80\x03}(" + items + b"u."
 
 

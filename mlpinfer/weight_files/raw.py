@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
+
+from mlpinfer.errors import WeightsError
 
 #: No dimension of an array in a weight file may be larger.
 MAX_DIMENSION = 2**31 - 1
@@ -28,3 +31,20 @@ class RawWeights:
     arrays: dict[str, npt.NDArray[Any]]
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def parse_metadata(data: bytes) -> dict[str, str]:
+    """Read metadata from JSON: one object of strings.
+
+    Raises
+    ------
+    WeightsError
+        If it is anything else.
+    """
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        values = None
+    if type(values) is not dict or any(type(value) is not str for value in values.values()):
+        raise WeightsError("damaged metadata: expected one JSON object of strings")
+    return values

@@ -1,0 +1,43 @@
+"""Write a network in another format, and prove that it came out the same."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from mlpinfer.errors import WeightsError
+from mlpinfer.files import write_whole
+from mlpinfer.network import Network
+from mlpinfer.weight_files import decode, encode, layouts
+
+#: Random rows that the written network is compared on.
+ROWS = 256
+
+
+def convert(network: Network, path: str | os.PathLike[str]) -> float:
+    """Write `network` to `path` in the format of its suffix, after reading back what is to be written.
+
+    Returns
+    -------
+    float
+        The largest difference between the outputs of both on `ROWS` random rows.
+
+    Raises
+    ------
+    WeightsError
+        If what would be written is not the same network; nothing is written then.
+    InputError
+        If no format has the suffix.
+    """
+    data = encode(network, path)
+    again = layouts.to_network(decode(data), None, None, None, None)
+    x = np.random.default_rng(0).random((ROWS, network.sizes[0])) / (network.scale or 1)
+    difference = float(np.abs(again.forward(x) - network.forward(x)).max())
+    if again.sha256 != network.sha256:
+        raise WeightsError(
+            f"{os.fspath(path)}: read back, the network would differ by {difference:.3g}; not written"
+        )
+    with write_whole(path) as file:
+        file.write(data)
+    return difference

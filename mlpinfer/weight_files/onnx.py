@@ -1,0 +1,243 @@
+"""ONNX graphs that are a chain of linear layers and activations, in and out (extra ``onnx``).
+
+Read: Gemm or MatMul + Add, with Sigmoid, Tanh, Relu, LeakyRelu, Softmax, Identity, Flatten and Cast
+between them, and a leading Mul or Div by a scalar, which is the scale. Initialisers must be in the
+file: nothing is read from the paths that a model names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.errors import MlpInferError, WeightsError, quoted
+from mlpinfer.network import Network
+from mlpinfer.weight_files.raw import RawWeights, parse_metadata
+
+_ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
+_OPSET = 17
+_IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
+_METADATA = "mlpinfer"
+
+
+def _library() -> Any:
+    try:
+        import onnx
+    except ImportError:
+        raise MlpInferError(
+            "reading and writing ONNX needs a package: pip install 'mlpinfer[onnx]'"
+        ) from None
+    return onnx
+
+
+def decode(data: bytes) -> RawWeights:
+    """Read the layers of an ONNX model.
+
+    Raises
+    ------
+    WeightsError
+        If the model is damaged or is not such a chain, naming the node that is not.
+    """
+    onnx = _library()
+    try:
+        model = onnx.load_from_string(data)
+        graph = model.graph
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                constants[node.output[0]] = node.attribute[0].t
+        chain = _Chain({name: _array(onnx, tensor) for name, tensor in constants.items()})
+        chain.walk(graph)
+    except MlpInferError:
+        raise
+    except Exception as error:  # protobuf and onnx raise types of their own on damaged files
+        raise WeightsError(f"damaged ONNX: {ascii(str(error))[1:-1][:100]}") from None
+    return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
+
+
+def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
+    array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise WeightsError(f"{quoted(tensor.name)}: expected floats or integers, found {array.dtype}")
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+class _Chain:
+    """Layers collected while a value is followed from the graph's input to its output."""
+
+    def __init__(self, constants: dict[str, npt.NDArray[Any]]) -> None:
+        self.constants = constants
+        self.weights: list[npt.NDArray[Any]] = []
+        self.biases: list[npt.NDArray[Any] | None] = []
+        self.behind: list[str] = []
+        self.scale: float | None = None
+
+    def walk(self, graph: Any) -> None:
+        inputs = [value.name for value in graph.input if value.name not in self.constants]
+        outputs = [value.name for value in graph.output]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise WeightsError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
+        value = inputs[0]
+        for node in graph.node:
+            if node.op_type == "Constant":
+                continue
+            if node.op_type == "Cast" and node.input[0] in self.constants:
+                self.constants[node.output[0]] = self.constants[node.input[0]]
+                continue
+            if value not in node.input or len(node.output) != 1:
+                raise WeightsError(f"{_name(node)}: expected one chain of layers, found a branch")
+            self.step(node, value, {item.name: item for item in node.attribute})
+            value = node.output[0]
+        if value != outputs[0] or not self.weights:
+            raise WeightsError("expected a chain of Gemm, or of MatMul and Add, from the input to the output")
+
+    def step(self, node: Any, value: str, attributes: Mapping[str, Any]) -> None:
+        match node.op_type:
+            case "Identity" | "Cast":
+                return
+            case "Flatten" if not self.weights and ("axis" not in attributes or attributes["axis"].i == 1):
+                return
+            case "Mul" | "Div" if not self.weights and self.scale is None:
+                self.scale = self.leading_scale(node, value)
+            case "Gemm" if node.input[0] == value:
+                self.gemm(node, attributes)
+            case "MatMul" if node.input[0] == value:
+                self.add_layer(self.constant(node, 1), None)
+            case "Add" if self.weights and self.biases[-1] is None and self.behind[-1] == "identity":
+                b = self.constant(node, 1 if node.input[0] == value else 0)
+                self.biases[-1] = b.reshape(-1) if b.shape[:-1] == (1,) else b
+            case "LeakyRelu" if self.free():
+                alpha = attributes["alpha"].f if "alpha" in attributes else 0.01
+                self.behind[-1] = f"leaky_relu({float(str(np.float32(alpha)))!r})"
+            case "Softmax" if "axis" in attributes and attributes["axis"].i not in (1, -1):
+                raise WeightsError(f"{_name(node)}: expected softmax over the last axis")
+            case kind if kind in _ACTIVATIONS and self.free():
+                self.behind[-1] = _ACTIVATIONS[kind]
+            case kind:
+                raise WeightsError(
+                    f"{_name(node)}: expected linear layers and activations, found {quoted(kind)} here"
+                )
+
+    def free(self) -> bool:
+        return bool(self.behind) and self.behind[-1] == "identity"
+
+    def constant(self, node: Any, index: int) -> npt.NDArray[Any]:
+        if len(node.input) <= index or node.input[index] not in self.constants:
+            raise WeightsError(f"{_name(node)}: expected constant weights")
+        return self.constants[node.input[index]]
+
+    def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
+        if W.ndim != 2:
+            raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
+        self.weights.append(W)
+        self.biases.append(b)
+        self.behind.append("identity")
+
+    def gemm(self, node: Any, attributes: Mapping[str, Any]) -> None:
+        def number(name: str, default: float) -> float:
+            return attributes[name].f if name in attributes else default
+
+        if "transA" in attributes and attributes["transA"].i:
+            raise WeightsError(f"{_name(node)}: expected rows of inputs, found transA")
+        W = self.constant(node, 1)
+        b = self.constant(node, 2) if len(node.input) > 2 and node.input[2] else None
+        alpha, beta = number("alpha", 1), number("beta", 1)
+        W = W.T if "transB" in attributes and attributes["transB"].i else W
+        if b is not None:
+            b = np.broadcast_to(b.reshape(-1), W.shape[1:]) if b.size in (1, W.shape[1]) else b
+            b = b if beta == 1 else b * np.asarray(beta, b.dtype)
+        self.add_layer(W if alpha == 1 else W * np.asarray(alpha, W.dtype), b)
+
+    def leading_scale(self, node: Any, value: str) -> float:
+        if node.op_type == "Div" and node.input[0] != value:
+            raise WeightsError(f"{_name(node)}: expected the input divided by a number, found the reverse")
+        factor = self.constant(node, 1 if node.input[0] == value else 0)
+        if factor.size != 1 or not np.isfinite(factor).all() or not factor.all():
+            raise WeightsError(
+                f"{_name(node)}: expected one finite number as scale, found shape {factor.shape}"
+            )
+        number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149
+        return 1 / number if node.op_type == "Div" else number
+
+    def result(self, metadata: str) -> RawWeights:
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
+            arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
+        found = {"layout": "in-out", "hidden": ",".join(self.behind[:-1]), "head": self.behind[-1]}
+        if self.scale is not None:
+            # The graph holds it rounded to its own dtype; ours is kept beside it to the last bit.
+            exact = parse_metadata(metadata.encode()).get("scale", "")
+            same = _is_number(exact) and np.float32(float(exact)) == np.float32(self.scale)
+            found["scale"] = exact if same else repr(self.scale)
+        return RawWeights(arrays, found)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _name(node: Any) -> str:
+    return quoted(node.name or node.op_type)
+
+
+def encode(network: Network) -> bytes:
+    """Return an ONNX model of the network, from rows ``x`` (N, D) to ``y`` (N, K).
+
+    Weights keep their dtype and are cast in the graph where it is not the one computed in: float32,
+    or float64 where any weight is.
+    """
+    onnx = _library()
+    helper, proto = onnx.helper, onnx.TensorProto
+    wide = any(a.dtype == np.float64 for layer in network.layers for a in (layer.W, layer.b))
+    dtype, kind = (np.float64, proto.DOUBLE) if wide else (np.float32, proto.FLOAT)
+    nodes, initializers = [], []
+
+    def constant(name: str, array: npt.NDArray[Any]) -> str:
+        initializers.append(onnx.numpy_helper.from_array(array, name))
+        if array.dtype == dtype:
+            return name
+        nodes.append(helper.make_node("Cast", [name], [f"{name}_cast"], to=kind))
+        return f"{name}_cast"
+
+    value = "x"
+    if network.scale is not None:
+        nodes.append(
+            helper.make_node("Mul", [value, constant("scale", np.asarray(network.scale, dtype))], ["scaled"])
+        )
+        value = "scaled"
+    for i, layer in enumerate(network.layers, 1):
+        inputs = [value, constant(f"W{i}", layer.W), constant(f"b{i}", layer.b)]
+        nodes.append(helper.make_node("Gemm", inputs, [f"z{i}"]))
+        value = f"a{i}"
+        nodes.append(_activation_node(helper, layer.activation, f"z{i}", value))
+    nodes[-1].output[0] = "y"
+    rows, columns = network.sizes[0], network.sizes[-1]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("x", kind, ["N", rows])],
+        [helper.make_tensor_value_info("y", kind, ["N", columns])],
+        initializers,
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mlpinfer")
+    if network.scale is not None:
+        helper.set_model_props(model, {_METADATA: f'{{"scale": "{network.scale!r}"}}'})
+    return bytes(model.SerializeToString())
+
+
+def _activation_node(helper: Any, activation: str, value: str, result: str) -> Any:
+    kinds = {name: kind for kind, name in _ACTIVATIONS.items()} | {"identity": "Identity"}
+    if activation.startswith("leaky_relu"):
+        return helper.make_node("LeakyRelu", [value], [result], alpha=float(activation[11:-1]))
+    return helper.make_node(
+        kinds[activation], [value], [result], **({"axis": -1} if activation == "softmax" else {})
+    )

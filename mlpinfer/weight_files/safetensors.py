@@ -1,0 +1,56 @@
+"""safetensors: a JSON header with offsets, then the bytes of the arrays; metadata of strings.
+
+The safetensors package reads and checks it (header of at most 100 MB, offsets without holes or
+overlaps, the whole file accounted for).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.weight_files.bfloat16 import widen
+from mlpinfer.weight_files.raw import RawWeights, parse_metadata
+
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+_DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
+
+
+def decode(data: bytes) -> RawWeights:
+    """Read the arrays and the metadata of a safetensors file.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, or an array is not of numbers.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
+    except (SafetensorError, ValueError, OverflowError, MemoryError) as error:
+        raise WeightsError(f"damaged safetensors: {ascii(str(error))[1:-1][:100]}") from None
+    arrays = {}
+    for name, tensor in tensors:
+        if tensor["dtype"] not in _DTYPES:
+            raise WeightsError(
+                f"{quoted(name)}: expected floats or integers, found {quoted(tensor['dtype'])}"
+            )
+        array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        arrays[name] = widen(array) if tensor["dtype"] == "BF16" else array
+    # The package has checked the header, but does not hand out its metadata.
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    metadata = json.loads(header).get("__metadata__") or {}
+    return RawWeights(arrays, parse_metadata(json.dumps(metadata).encode()))
+
+
+def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file of `arrays` with `metadata`."""
+    from safetensors.numpy import save
+
+    return bytes(save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, dict(metadata)))

@@ -1,0 +1,177 @@
+"""Networks of PyTorch, scikit-learn and ONNX Runtime against ours: the same labels, the same probabilities."""
+
+import io
+import itertools
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from torch import nn
+
+from mlpinfer import Network, Predictor, load_mnist, load_network
+from mlpinfer.weight_files import encode, shipped
+
+TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-6, torch.float64: 1e-6}
+
+
+def assert_equal(network, x, expected, logits=None, tolerance=1e-6):
+    """Hold probabilities (or values) and labels to the origin's, on NumPy in float32."""
+    predictor = Predictor(network, batch_size=100)
+    if network.head == "identity":
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(predictor.predict(x), expected, atol=max(tolerance, 1e-5) * scale)
+        return
+    found = predictor.predict_proba(x)
+    bound = tolerance * max(1, np.abs(predictor.decision_function(x) if logits is None else logits).max())
+    np.testing.assert_allclose(found, expected, atol=bound)
+    first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
+    clear = first - second > 2 * bound
+    np.testing.assert_array_equal(predictor.predict(x)[clear], expected.argmax(1)[clear])
+
+
+ACTIVATIONS = [nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("sizes", [(20, 7), (20, 30, 10), (9,) * 11, (20, 1, 3), (20, 8, 1000)], ids=str)
+def test_sequential(tmp_path, dtype, activation, sizes):
+    torch.manual_seed(0)
+    layers = [nn.Flatten()]
+    for inputs, outputs in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(inputs, outputs), activation, nn.Dropout(0.5)]
+    module = nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]), nn.Softmax(dim=1)).eval()
+    module = module.to(dtype)
+    x = torch.randn(1000, sizes[0])
+    with torch.no_grad():
+        expected = module.float()(x).numpy()
+    module = module.to(dtype)
+    assert_equal(Network.from_torch(module), x.numpy(), expected, tolerance=TOLERANCE[dtype])
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    name = {"LeakyReLU": "leaky_relu(0.2)"}.get(type(activation).__name__, type(activation).__name__.lower())
+    network = load_network(tmp_path / "a.pt", hidden=name, head="softmax")
+    assert network.sha256 == Network.from_torch(module).sha256
+
+
+def test_heads():
+    x = torch.randn(1000, 6)
+    binary = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1), nn.Sigmoid())
+    values = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    with torch.no_grad():
+        p, v = binary(x).numpy(), values(x).numpy()
+    assert_equal(Network.from_torch(binary), x.numpy(), np.hstack([1 - p, p]))
+    assert_equal(Network.from_torch(values), x.numpy(), v)
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x):
+        return torch.softmax(self.fc2(torch.relu(self.fc1(x))), dim=1)
+
+
+def test_a_module_of_one_s_own_needs_its_activations():
+    module, x = Custom(), torch.randn(100, 6)
+    with pytest.raises(ValueError, match="only a Sequential tells its activations"):
+        Network.from_torch(module)
+    with torch.no_grad():
+        assert_equal(Network.from_torch(module, "relu", "softmax"), x.numpy(), module(x).numpy())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [nn.BatchNorm1d(5), nn.GELU(), nn.Softmax(dim=0), nn.Sequential(nn.ReLU(), nn.Tanh())],
+    ids=lambda part: type(part).__name__,
+)
+def test_other_parts_are_refused(part):
+    with pytest.raises(ValueError, match="expected linear layers and activations"):
+        Network.from_torch(nn.Sequential(nn.Linear(6, 5), part, nn.Linear(5, 3)))
+
+
+def test_the_shipped_pytorch_network(mnist):
+    x, t = load_mnist()
+    path = shipped("mnist_784-128-64-10.pt")
+    module = nn.Sequential()
+    for i, (inputs, outputs) in enumerate([(784, 128), (128, 64), (64, 10)], 1):
+        module.add_module(f"fc{i}", nn.Linear(inputs, outputs))
+        module.add_module(f"act{i}", nn.Softmax(dim=1) if i == 3 else nn.Sigmoid())
+    module.load_state_dict(torch.load(path, weights_only=True))
+    with torch.no_grad():
+        expected = module(torch.tensor(x)).numpy()
+    network = load_network(path, hidden="sigmoid", head="softmax")
+    assert network.sha256 == Network.from_torch(module).sha256
+    assert_equal(network, x, expected)
+    assert (Predictor(network).predict(x) == t).mean() == 0.982
+
+
+def test_the_blobs(tmp_path):
+    from tests.conftest import ROOT
+
+    module = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 1), nn.Sigmoid())
+    path = ROOT / "examples" / "blobs_2-5-1_trained.pt"
+    module.load_state_dict(torch.load(path, weights_only=True))
+    network = load_network(path, hidden="relu", head="sigmoid")
+    with torch.no_grad():
+        expected = module(torch.tensor([[-1.0, 1.0]])).item()
+    assert Predictor(network).predict_proba([-1, 1])[1] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, t = load_digits(return_X_y=True)
+    return x / 16, t
+
+
+@pytest.mark.parametrize("activation", ["logistic", "tanh", "relu", "identity"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_sklearn_classifier(digits, activation, classes):
+    x, t = digits
+    x, t = x[t < classes], t[t < classes]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = MLPClassifier((20, 10), activation=activation, max_iter=40, random_state=0).fit(x, t)
+    network = Network.from_sklearn(model)
+    assert network.head == ("sigmoid" if classes == 2 else "softmax")
+    assert_equal(network, x, model.predict_proba(x))
+    np.testing.assert_array_equal(Predictor(network, precision="float64").predict(x), model.predict(x))
+
+
+def test_sklearn_regressor(digits):
+    x, t = digits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = MLPRegressor(hidden_layer_sizes=(20,), max_iter=40, random_state=0).fit(x, t)
+    values = Predictor(Network.from_sklearn(model), precision="float64").predict(x)
+    np.testing.assert_allclose(values[:, 0], model.predict(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "relu", "leaky_relu(0.2)", "identity"])
+@pytest.mark.parametrize("head", ["softmax", "identity", "sigmoid"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_onnx_runtime_runs_what_we_write(hidden, head, dtype):
+    sizes = [12, 9, 9, 1 if head == "sigmoid" else 4]
+    network = Network.random(sizes, hidden=hidden, head=head, scale=1 / 3, dtype=dtype)
+    session = onnxruntime.InferenceSession(encode(network, "a.onnx"), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).standard_normal((1000, 12))
+    feed = x.astype(np.float64 if dtype == np.float64 else np.float32)
+    (found,) = session.run(None, {"x": feed})
+    np.testing.assert_allclose(found, network.forward(feed), atol=1e-5)
+
+
+def test_onnx_from_pytorch(tmp_path):
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), nn.Softmax(dim=1)).eval()
+    x = torch.randn(100, 6)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (x,), file, dynamo=False)
+    (tmp_path / "a.onnx").write_bytes(file.getvalue())
+    with torch.no_grad():
+        assert_equal(load_network(tmp_path / "a.onnx"), x.numpy(), module(x).numpy())
