@@ -94,6 +94,8 @@ class Gunzip:
 
     def read(self, count: int) -> bytes:
         """Return exactly `count` unpacked bytes."""
+        if count > MAX_FILE_BYTES:
+            raise self._refuse(f"{self._name}: expected at most {MAX_FILE_BYTES} bytes, found {count}")
         if count > len(self._tail) * DEFLATE_RATIO + 4096:
             raise self._refuse(
                 f"{self._name}: cut short: {count} bytes expected from {len(self._tail)} compressed ones"
@@ -175,16 +177,29 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole or not at all.
 
     The bytes go to a temporary file beside it, are flushed to the disk, and take the final name by
-    a rename when the block ends without an error.
+    a rename when the block ends without an error. A link is followed; a device or a pipe, which no
+    rename may replace, is written to as it is.
+
+    Raises
+    ------
+    OSError
+        Naming `path`, not the temporary file.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            with open(target, "wb") as device:
+                yield device
+            return
+        temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
+        with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None

@@ -1,6 +1,6 @@
 """The MNIST test set, 10,000 images of handwritten digits, bundled with the package.
 
-By Yann LeCun and Corinna Cortes, CC BY-SA 3.0; the files are the official ones, byte for byte.
+By Yann LeCun and Corinna Cortes, CC BY-SA 3.0; the official files, compressed again.
 """
 
 from __future__ import annotations

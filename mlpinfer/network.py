@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer import frameworks, ops
-from mlpinfer.errors import WeightsError
+from mlpinfer.errors import InputError, WeightsError
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -46,6 +47,12 @@ class Layer:
     W: Floats
     b: Floats
     activation: str
+
+    def __post_init__(self) -> None:
+        self.W.flags.writeable = self.b.flags.writeable = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Layer, (self.W, self.b, self.activation)  # arrays come out of a pickle writable
 
     @property
     def inputs(self) -> int:
@@ -201,6 +208,8 @@ class Network:
         seed : int
             The same seed gives the same network.
         """
+        if len(sizes) < 2 or any(size < 1 for size in sizes):
+            raise InputError(f"sizes: expected two or more whole numbers from 1, found {list(sizes)}")
         rng = np.random.default_rng(seed)
         pairs = list(itertools.pairwise(sizes))
         weights = [(rng.standard_normal(pair) / np.sqrt(pair[0])).astype(dtype) for pair in pairs]
@@ -256,7 +265,6 @@ class Network:
                 raise WeightsError(
                     f"{name}: {worst:.3g} does not fit {np.dtype(dtype)}, use float64 precision"
                 )
-            result.flags.writeable = False
             return result
 
         layers = (
@@ -303,12 +311,18 @@ def checked_scale(scale: float | None) -> float | None:
         return None
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
         raise WeightsError(f"scale: expected a number, found {type(scale).__name__}")
-    if not np.isfinite(scale) or scale == 0:
-        raise WeightsError(f"scale: expected a finite number other than 0, found {scale}")
-    return float(scale)
+    try:
+        number = float(scale)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number == 0:
+        raise WeightsError(f"scale: expected a finite number other than 0, found {number}")
+    return number
 
 
 def _hidden_names(hidden: str | Sequence[str], count: int) -> list[str]:
+    if not isinstance(hidden, (str, list, tuple)):
+        raise WeightsError(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
     names = [hidden] * count if isinstance(hidden, str) else list(hidden)
     if len(names) != count:
         raise WeightsError(f"hidden: expected {count} activations, one a hidden layer, found {len(names)}")
@@ -322,7 +336,7 @@ def _hidden_names(hidden: str | Sequence[str], count: int) -> list[str]:
 
 
 def _head_name(head: str) -> str:
-    if head not in ops.HEADS:
+    if not isinstance(head, str) or head not in ops.HEADS:
         raise WeightsError(f"head: expected softmax, sigmoid or identity, found {ascii(head)[:60]}")
     return head
 
@@ -346,5 +360,4 @@ def _floats(values: npt.ArrayLike, name: str) -> Floats:
     array = np.array(array, dtype=dtype, order="C", copy=True)
     if not np.isfinite(array).all():
         raise WeightsError(f"{name}: expected finite numbers, found NaN or infinity")
-    array.flags.writeable = False
     return array

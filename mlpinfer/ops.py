@@ -111,12 +111,12 @@ def canonical(name: str) -> str:
     ValueError
         If no activation has that name, or the slope is not a finite number.
     """
-    leaky = _LEAKY.fullmatch(name)
+    leaky = _LEAKY.fullmatch(name) if isinstance(name, str) else None
     if leaky:
         slope = float(leaky[1] or 0.01)
         if math.isfinite(slope):
             return f"leaky_relu({slope!r})"
-    elif name in HIDDEN or name in HEADS:
+    elif isinstance(name, str) and (name in HIDDEN or name in HEADS):
         return name
     known = ", ".join(sorted({*HIDDEN, *HEADS} - {"leaky_relu"}))
     raise ValueError(f"expected an activation ({known}, leaky_relu(SLOPE)), found {ascii(name)[:60]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import math
 import threading
@@ -75,8 +76,8 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision: expected float32 or float64, found {ascii(precision)[:60]}")
-        if not 0 < threshold < 1:
-            raise InputError(f"threshold: expected a number between 0 and 1, found {threshold}")
+        if not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
+            raise InputError(f"threshold: expected a number between 0 and 1, found {ascii(threshold)[:60]}")
         self.network, self.requested_device, self.precision = network, device, precision
         self.threshold = float(threshold)
         self.scale = _checked_option(scale, network.scale)
@@ -175,7 +176,6 @@ class Predictor:
     ) -> Array:
         rows, single = self._rows(x)
         with self.backend.active():
-            rows = self.backend.asarray(rows)
             dtype = self._dtype if shape else np.int64
             out = self.backend.xp.empty((len(rows), *shape), dtype=dtype)
             self._run_tiles(rows, evaluate, out)
@@ -185,7 +185,7 @@ class Predictor:
         tile_rows = min(self.batch_size, self._plan.tile_rows)
         if len(rows) <= tile_rows:
             with self._workspace(len(rows)) as workspace:
-                evaluate(rows, workspace, out)
+                evaluate(self.backend.asarray(rows), workspace, out)
             return
         tiles = Tiles(len(rows), self.batch_size, tile_rows)
 
@@ -194,10 +194,15 @@ class Predictor:
                 for span in tiles.spans(*share):
                     if stopped:
                         break
-                    evaluate(rows[span], workspace, out[span])
+                    evaluate(self.backend.asarray(rows[span]), workspace, out[span])
 
-        workers = max(1, min(self.threads, len(rows) * self._row_work // _WORK_PER_THREAD))
-        _run_all(run, tiles.shares(workers))
+        _run_all(run, tiles.shares(self.workers(len(rows))))
+
+    def workers(self, rows: int) -> int:
+        """Return how many threads share that many rows: fewer than allowed where it would not pay."""
+        tile_rows = min(self.batch_size, self._plan.tile_rows)
+        wanted = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
+        return len(Tiles(rows, self.batch_size, tile_rows).shares(wanted))
 
     @contextmanager
     def _workspace(self, rows: int) -> Iterator[Workspace]:
@@ -294,7 +299,10 @@ def _run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any])
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=guarded, args=(share,)) for share in shares[1:]]
+    # In copies of the caller's context, where NumPy keeps what errstate() says.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(guarded, share)) for share in shares[1:]
+    ]
     try:
         for thread in threads:
             thread.start()

@@ -7,6 +7,7 @@ batch at a time on one thread, so that no timer sits inside the throughput run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class DataInfo(NamedTuple):
 
 
 class DeviceInfo(NamedTuple):
-    """`requested` is what was asked for, `actual` what was used."""
+    """`requested` is what was asked for, `actual` what was used; `threads` is how many workers ran."""
 
     requested: str
     actual: str
@@ -73,7 +74,7 @@ class Spread(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Percentiles of the time one batch takes, milliseconds, one thread."""
+    """Percentiles of the time a full batch takes, milliseconds, one thread."""
 
     p50: float
     p90: float
@@ -162,7 +163,7 @@ def score(
     return ScoreReport(
         _network_info(predictor),
         DataInfo(data.name, data.samples, data.features),
-        _device_info(predictor),
+        _device_info(predictor, data.samples),
         BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
         measured,
         Timing(
@@ -217,7 +218,7 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
     alone = predictor.variant(threads=1)
     compute = alone.predict if values == "labels" else alone.predict_proba
     size = alone.batch_size
-    starts = np.arange(0, len(x), size)
+    starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
     starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _LATENCY_BATCHES)).astype(int)]
     compute(x[:size])
     seconds = [_seconds(alone, compute, x[at : at + size]) for at in starts.tolist()]
@@ -225,9 +226,8 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
 
 
 def _percentile(values: list[float], q: float) -> float:
-    """Linear interpolation between order statistics; `np.percentile` imports `numpy.ma` for it."""
-    ordered = sorted(values)
-    return float(np.interp(q / 100 * (len(ordered) - 1), range(len(ordered)), ordered))
+    """The smallest measured value that `q` percent of all do not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(q / 100 * len(values)) - 1)]
 
 
 def _network_info(predictor: Predictor) -> NetworkInfo:
@@ -237,14 +237,14 @@ def _network_info(predictor: Predictor) -> NetworkInfo:
     )
 
 
-def _device_info(predictor: Predictor) -> DeviceInfo:
+def _device_info(predictor: Predictor, rows: int) -> DeviceInfo:
     backend = predictor.backend
     return DeviceInfo(
         predictor.requested_device,
         backend.device,
         backend.describe(),
         backend.name,
-        predictor.threads,
+        predictor.workers(rows),
         predictor.precision,
     )
 

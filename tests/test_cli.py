@@ -55,7 +55,15 @@ def test_scale_may_be_a_fraction(run):
 
 
 def test_options_from_the_environment(run):
-    done = run("score", "--json", "-", MLPINFER_SCORE_BATCH_SIZE="250", MLPINFER_SCORE_REPEAT="1")
+    assert json.loads(run("devices", MLPINFER_DEVICES_JSON="-").stdout)["schema"] == "mlpinfer.devices/1"
+    done = run(
+        "score",
+        "--json",
+        "-",
+        MLPINFER_SCORE_BATCH_SIZE="250",
+        MLPINFER_SCORE_REPEAT="1",
+        MLPINFER_VERSION="0.1.0",
+    )
     assert json.loads(done.stdout)["batch"]["size"] == 250
 
 
@@ -125,7 +133,9 @@ def files(tmp_path, book_arrays):
         (["--device", "tpu"], 2, "device: expected auto, cpu, gpu or gpu:N"),
         (["--device", "gpu:99"], 3, "gpu:99 is not available"),
         (["--bogus"], 2, "--bogus"),
-        (["--json", "no/such/folder/x.json"], 1, "no/such/folder"),
+        (["--json", "no/such/folder/x.json"], 2, "expected a file in a folder that is there"),
+        (["--json", "."], 2, "expected a file in a folder that is there"),
+        (["--scale", "1_0"], 2, "expected a number such as 1/255"),
         (["--repeat", "0"], 2, "--repeat"),
     ],
 )
@@ -146,6 +156,39 @@ def test_device_gpu_without_one_says_what_is_missing(run):
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert any(kind in done.stderr for kind in ("no package", "no driver", "no device", "wrong CUDA major"))
+
+
+@pytest.mark.parametrize("name", ["é.idx", "[red]x.idx", "a\x1b[31mb.idx"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_odd_file_names(run, tmp_path, name, encoding):
+    (tmp_path / name).write_bytes(idx.encode(np.zeros((5, 28, 28), np.uint8)))
+    done = run("score", "--data", name, "--repeat", "1", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert name.encode(encoding, "backslashreplace").decode(encoding).replace("\x1b", "\\x1b") in done.stdout
+    missing = run("score", "--data", f"no{name}", PYTHONIOENCODING=encoding)
+    assert missing.returncode == 5
+    assert "\x1b" not in missing.stderr
+
+
+def test_infinite_rows_are_no_warnings(run, tmp_path):
+    (tmp_path / "x.idx").write_bytes(idx.encode(np.full((5, 784), 1e300)))
+    done = run("score", "--data", "x.idx", "--repeat", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_stdout_is_one_line(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m mlpinfer score --repeat 1 --json - >&-",
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.count("\n") <= 1
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(run):

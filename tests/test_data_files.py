@@ -70,6 +70,9 @@ def test_images_of_bytes_carry_a_scale_and_other_arrays_do_not(images):
 def test_rows_and_labels_must_agree(images):
     with pytest.raises(DatasetError, match="expected 5 labels, one a row, found 4"):
         load_data(*images((5, 3, 3), labels=(4,)))
+    x, y = images((5, 3, 3))
+    y.write_bytes(idx.encode(np.eye(5, dtype=np.uint8)))
+    assert load_data(x, y).y.shape == (5, 5)  # one-hot
     with pytest.raises(DatasetError, match="expected labels, found images"):
         load_data(*images((5, 3, 3), labels=(5, 3, 3)))
 

@@ -63,9 +63,33 @@ def test_damaged_gzip_is_refused(packed, message):
         read_all(source)
 
 
+def test_more_than_the_limit_is_not_unpacked():
+    with pytest.raises(DatasetError, match="expected at most"):
+        Gunzip(gzip.compress(bytes(10_000_000)), DatasetError, "f").read(2**31 + 1)
+
+
 def test_impossible_sizes_are_refused_before_unpacking():
     with pytest.raises(DatasetError, match="cut short"):
-        Gunzip(gzip.compress(b"abc"), DatasetError, "f").read(2**40)
+        Gunzip(gzip.compress(b"abc"), DatasetError, "f").read(2**30)
+
+
+def test_a_device_and_a_pipe_are_written_to_and_a_link_is_followed(tmp_path):
+    with write_whole("/dev/null") as file:
+        file.write(b"gone")
+    assert not os.path.isfile("/dev/null")
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    with write_whole(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_an_error_names_the_path_that_was_given(tmp_path):
+    for path in (tmp_path / "no" / "file", tmp_path):
+        with pytest.raises(OSError, match=r"o such file|directory") as caught, write_whole(path):
+            pass
+        assert caught.value.filename == str(path)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

@@ -1,10 +1,11 @@
 import dataclasses
+import pickle
 
 import array_api_strict
 import numpy as np
 import pytest
 
-from mlpinfer import Network, WeightsError
+from mlpinfer import InputError, Network, WeightsError, fold
 from mlpinfer.network import checked_scale
 
 
@@ -58,8 +59,17 @@ def test_weights_are_private_and_read_only():
     assert (network.layers[0].W == 1).all()
     with pytest.raises(ValueError, match="read-only"):
         network.layers[0].W[0, 0] = 2
+    for other in (fold(network), network.astype(np.float64), pickle.loads(pickle.dumps(network))):
+        with pytest.raises(ValueError, match="read-only"):
+            other.layers[0].W[0, 0] = 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         network.scale = 1
+
+
+@pytest.mark.parametrize("sizes", [[3], [], [3, 0], [3, -1]])
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(InputError, match="sizes: expected two or more"):
+        Network.random(sizes)
 
 
 def test_digest_tells_networks_apart():
@@ -107,6 +117,10 @@ ok = np.ones((2, 3), np.float32)
         ([ok, ok.T], [np.ones(3), np.ones(2)], {"hidden": ["relu"] * 2}, "hidden: expected 1 activations"),
         ([ok], [np.ones(3)], {"scale": np.inf}, "scale: expected a finite number"),
         ([ok], [np.ones(3)], {"scale": "1/255"}, "scale: expected a number"),
+        ([ok], [np.ones(3)], {"scale": 10**400}, "scale: expected a finite number"),
+        ([ok], [np.ones(3)], {"head": ["softmax"]}, "head: expected softmax"),
+        ([ok], [np.ones(3)], {"hidden": 5}, "hidden: expected a name"),
+        ([ok, ok.T], [np.ones(3), np.ones(2)], {"hidden": [5]}, "hidden: expected an activation"),
     ],
 )
 def test_what_does_not_fit_is_refused(weights, biases, options, message):

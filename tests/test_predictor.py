@@ -106,6 +106,7 @@ def test_inputs_that_do_not_fit_are_refused(network, x, message):
         ({"precision": "float16"}, "precision: expected float32 or float64"),
         ({"scale": 0}, "scale: expected a finite number other than 0"),
         ({"threshold": 1}, "threshold: expected a number between 0 and 1"),
+        ({"threshold": "x"}, "threshold: expected a number between 0 and 1"),
         ({"device": "tpu"}, "device: expected auto, cpu, gpu or gpu:N, found 'tpu'"),
     ],
 )
@@ -132,6 +133,28 @@ def test_a_sigmoid_head_has_two_classes_and_a_threshold():
     assert p.shape == (4, 2)
     np.testing.assert_allclose(p[:, 1], 1 / (1 + np.exp([7.5, 2.5, 2.5, -2.5])), rtol=1e-5)
     assert Predictor(gate, threshold=0.05).predict(x).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_caller_s_errstate_holds_in_every_thread(network, threads):
+    x = np.full((10_000, 784), 1e300)
+    predictor = Predictor(network, threads=threads)
+    with np.errstate(all="ignore"):
+        predictor.predict(x)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        predictor.predict(x)
+
+
+def test_a_call_from_another_thread_gives_the_same_bits(network, mnist):
+    predictor = Predictor(network, batch_size=1_000, threads=1, scale=1 / 255)
+    expected = predictor.decision_function(mnist[0])
+    found = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: found.append(predictor.decision_function(mnist[0])))
+        thread.start()
+        thread.join(60)
+    for other in found:
+        np.testing.assert_array_equal(other, expected)
 
 
 def test_ties_go_to_the_lowest_label():

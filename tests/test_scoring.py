@@ -1,9 +1,10 @@
 import json
+import types
 
 import numpy as np
 import pytest
 
-from mlpinfer import Dataset, DatasetError, InputError, Network, Predictor, metrics, score
+from mlpinfer import Dataset, DatasetError, InputError, Network, Predictor, metrics, score, scoring
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,32 @@ def test_report(report, network):
     assert timing.samples_per_second == pytest.approx(1037 / timing.seconds.median)
     assert 0 < timing.batch_latency_ms.p50 <= timing.batch_latency_ms.p99
     assert timing.includes == ("cast", "affine", "activation", "labels")
+
+
+def test_the_threads_that_ran_are_reported(network, mnist):
+    few = score(Predictor(network, threads=64), Dataset(mnist[0][:100], None, 1 / 255), repeat=1)
+    many = score(Predictor(network, threads=2), Dataset(mnist[0], None, 1 / 255), repeat=1)
+    assert (few.device.threads, many.device.threads) == (1, 2)
+
+
+def test_latency_is_of_full_batches():
+    calls = []
+
+    class Slow:
+        def predict(self, x):
+            calls.append(len(x))
+
+        batch_size = 4
+        backend = types.SimpleNamespace(synchronize=lambda: None)
+
+        def variant(self, threads):
+            return self
+
+    scoring._latency(Slow(), np.zeros((11, 2)), "labels")
+    assert set(calls) == {4}
+    assert scoring._percentile([3.0, 1, 2], 50) == 2
+    assert scoring._percentile([1.0, 2], 50) == 1
+    assert scoring._percentile([1.0, 2], 99) == 2
 
 
 def test_report_as_json(report):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -60,10 +61,15 @@ class CupyBackend:
         """Tell whether `x` is a CuPy array."""
         return isinstance(x, cupy.ndarray)
 
-    def active(self) -> AbstractContextManager[Any]:
-        """Make this GPU the thread's current one."""
-        device: AbstractContextManager[Any] = self._device
-        return device
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this GPU the thread's current one; running out of its memory becomes a DeviceError."""
+        try:
+            with self._device:
+                yield
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            text = ascii(str(error))[1:-1][:200]
+            raise DeviceError(f"{self.device} is out of memory: {text}; use a smaller batch size") from None
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all it was asked."""

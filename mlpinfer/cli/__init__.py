@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -50,9 +51,21 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
     "5 data refused, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    help="Show the traceback of an error.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_version,
+    help="Show the version.",
 )
 def group() -> None:
     """Batch inference for multilayer perceptrons, on NumPy or CuPy."""
@@ -63,25 +76,29 @@ def main(args: list[str] | None = None) -> NoReturn:
     args = sys.argv[1:] if args is None else args
     debug = "--debug" in args  # before or behind the command
     args = [arg for arg in args if arg != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     try:
         code = group.main(args, prog_name="mlpinfer", standalone_mode=False, auto_envvar_prefix="MLPINFER")
-        sys.stdout.flush()  # here, so that a closed pipe is met inside this try
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a closed pipe is met inside this try
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         sys.exit(2)
-    except (click.ClickException, MlpInferError, OSError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader has left; Python must not complain when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+    except (_Interrupted, KeyboardInterrupt, click.Abort):
+        click.echo("mlpinfer: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has left; Python must not complain when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
         if debug:
             raise
         click.echo(f"mlpinfer: {_one_line(error)}", err=True)
         sys.exit(_exit_code(error))
-    except (_Interrupted, KeyboardInterrupt, click.Abort):
-        click.echo("mlpinfer: interrupted", err=True)
-        sys.exit(130)
 
 
 def _exit_code(error: Exception) -> int:
@@ -95,6 +112,8 @@ def _one_line(error: Exception) -> str:
         text = error.format_message()
     elif isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    elif isinstance(error, MlpInferError):
+        text = str(error)
     else:
-        text = str(error) or type(error).__name__
-    return " ".join(text.split())
+        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

@@ -9,14 +9,14 @@ from mlpinfer.cli import options
 
 @click.command("devices", short_help="Show where a network can run, and what a GPU still needs.")
 @options.json_output
-def command(json_file: str | None) -> None:
+def command(json: str | None) -> None:
     """Show where a network can run here, and what a GPU still needs."""
     from mlpinfer.backends.inventory import inventory
 
     found = inventory()
-    if json_file:
-        options.write_json(found.to_dict(), json_file)
-    if json_file != "-":
+    if json != "-":
         from mlpinfer.render.text import print_devices
 
         print_devices(found)
+    if json:
+        options.write_json(found.to_dict(), json)

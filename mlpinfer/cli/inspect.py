@@ -26,7 +26,7 @@ def command(
     row: str | None,
     scale: float | None,
     plot: str | None,
-    json_file: str | None,
+    json: str | None,
 ) -> None:
     """Show the layers of the network in FILE: shapes, parameters, multiply-adds, weights.
 
@@ -51,14 +51,14 @@ def command(
         from mlpinfer.render.pictures import draw_weights
 
         draw_weights(network, plot)
-    if json_file:
-        values = summary.to_dict()
-        if predictor:
-            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
-        options.write_json(values, json_file)
-    if json_file != "-":
+    if json != "-":
         from mlpinfer.render.text import print_summary, print_trace
 
         print_summary(summary)
         if predictor:
             print_trace(trace)
+    if json:
+        values = summary.to_dict()
+        if predictor:
+            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
+        options.write_json(values, json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,7 @@ class Scale(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse ``0.5`` or ``1/255``."""
         try:
-            numerator, slash, denominator = str(value).partition("/")
+            numerator, slash, denominator = str(value).replace("_", "?").partition("/")  # float() takes 1_0
             return float(numerator) / (float(denominator) if slash else 1.0)
         except (ValueError, ZeroDivisionError):
             self.fail(f"expected a number such as 1/255, found {ascii(value)[:60]}", param, ctx)
@@ -65,8 +66,21 @@ precision = click.option(
     "--precision", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
     help="What is computed in.",
 )  # fmt: skip
+
+
+def _check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
+    """Refuse a file that cannot be written before anything is computed for it."""
+    if file not in (None, "-") and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
+        raise click.BadParameter(f"expected a file in a folder that is there, found {file}", ctx, option)
+    return file
+
+
 json_output = click.option(
-    "--json", "json_file", metavar="FILE|-", help="Write JSON to FILE, or to stdout instead of the table."
+    "--json",
+    "json",
+    metavar="FILE|-",
+    callback=_check_folder,
+    help="Write JSON to FILE, or to stdout instead of the table.",
 )
 
 
@@ -77,8 +91,9 @@ def load_network(
     from mlpinfer import weight_files
 
     activations = hidden.split(",") if hidden and "," in hidden else hidden
+    path = weight_files.shipped() if file is None else file
     try:
-        network = weight_files.load_network(file or weight_files.shipped(), activations, head, scale, layout)
+        network = weight_files.load_network(path, activations, head, scale, layout)
     except FileNotFoundError:
         raise WeightsError(f"{file}: expected a weight file, found no such file") from None
     for note in network.notes:

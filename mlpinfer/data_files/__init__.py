@@ -74,10 +74,13 @@ def load_data(x: Path, y: Path | None = None, scale: float | None = None) -> Dat
         If a file is not what it should be, or rows and labels differ in number.
     FileNotFoundError
     """
-    rows = idx.load(x)
-    labels = None if y is None else idx.load(y)
-    if labels is not None and labels.ndim != 1 and len(labels) == len(rows) and labels.dtype == np.uint8:
-        raise DatasetError(f"{os.fspath(y)}: expected labels, found images of shape {labels.shape}")  # type: ignore[arg-type]
+    try:
+        rows = idx.load(x)
+        labels = None if y is None else idx.load(y)
+    except MemoryError:
+        raise DatasetError(f"{os.fspath(x)}: does not fit into memory") from None
+    if labels is not None and labels.ndim > 2:
+        raise DatasetError(f"{os.fspath(y or x)}: expected labels, found images of shape {labels.shape}")
     if scale is None and rows.dtype == np.uint8:
         scale = PIXEL_SCALE
     return Dataset(rows, labels, scale, os.path.basename(os.fspath(x)))

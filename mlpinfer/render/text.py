@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlpinfer.backends.inventory import Inventory
@@ -27,7 +28,7 @@ def print_score(report: ScoreReport) -> None:
     activations = ", ".join(dict.fromkeys((*network.hidden, network.head)))
     facts.add_row("network", f"{sizes}  {activations}  {network.parameters:,} parameters")
     facts.add_row(
-        "data", f"{report.data.name}  {report.data.samples:,} rows  scale {scale_text(network.scale)}"
+        "data", f"{_safe(report.data.name)}  {report.data.samples:,} rows  scale {scale_text(network.scale)}"
     )
     facts.add_row("device", f"{device.actual}{_asked(report)}  {device.name}")
     workers = f"{device.threads} thread{'s' * (device.threads > 1)}  " if device.backend == "numpy" else ""
@@ -122,6 +123,11 @@ def batches_text(report: ScoreReport) -> str:
         batch.tail
     )
     return " + ".join(parts)
+
+
+def _safe(name: str) -> str:
+    """A name from outside: neither rich's markup nor control characters of the terminal."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in name))
 
 
 def _facts() -> Table:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlpinfer.errors import InputError, WeightsError, quoted
+from mlpinfer.errors import InputError, MlpInferError, WeightsError, quoted
 from mlpinfer.files import read_file, unzip, write_whole
 from mlpinfer.network import Network
 from mlpinfer.weight_files import layouts
@@ -50,6 +50,12 @@ def load_network(
         return layouts.to_network(decode(data), hidden, head, scale, layout)
     except WeightsError as error:
         raise WeightsError(f"{os.fspath(path)}: {error}") from None
+    except MlpInferError:
+        raise
+    except MemoryError:
+        raise WeightsError(f"{os.fspath(path)}: does not fit into memory") from None
+    except Exception as error:  # nothing else may leave a reader, whatever a stranger put into a file
+        raise WeightsError(f"{os.fspath(path)}: damaged ({type(error).__name__})") from error
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
 from mlpinfer.weight_files.raw import RawWeights
 
@@ -61,9 +62,11 @@ def to_network(
     weights = [arrays[W] for W, _ in found.names]
     biases = [arrays[b] for _, b in found.names if b is not None]
     told = layout or found.layout or _layout_by_shape(weights, biases)
+    _check_bytes(weights)
     if told == "out-in":
         weights = [_transposed(W) for W in weights]
-    hidden = hidden or _metadata_hidden(raw) or ("sigmoid" if is_book else None)
+    hidden = _metadata_hidden(raw) if hidden is None else hidden
+    hidden = "sigmoid" if hidden is None and is_book else hidden
     head = head or raw.metadata.get("head") or ("softmax" if is_book else None)
     if head is None or (hidden is None and len(weights) > 1):
         raise WeightsError(
@@ -187,6 +190,13 @@ def _layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[A
     if len(layouts) == 2:
         raise WeightsError("square weights without telling names: give layout (--layout in-out or out-in)")
     return layouts[0] if layouts else "in-out"  # where neither fits, from_arrays says which array does not
+
+
+def _check_bytes(weights: list[npt.NDArray[Any]]) -> None:
+    """Refuse what would not fit once integers are float64, or one array is used for many layers."""
+    total = sum(W.size * (W.itemsize if W.dtype.kind == "f" else 8) for W in weights)
+    if total > MAX_FILE_BYTES:
+        raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
 
 
 def _transposed(W: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
-from mlpinfer.weight_files.raw import MAX_DIMENSION, RawWeights, parse_metadata
+from mlpinfer.weight_files.raw import DTYPES, RawWeights, is_shape, parse_metadata
 
-_DTYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
 _MAX_HEADER = 10_000
 _METADATA = "metadata.json"
+# Python 2 wrote shapes as (784L, 50L).
+_SHAPE = rb"\((?:\s*[0-9]{1,20}L?\s*,)*(?:\s*[0-9]{1,20}L?)?\s*\)"
+_PAIR = rb"\s*'(\w{1,20})'\s*:\s*('[^']{0,20}'|\[[^\]]*\]|True|False|" + _SHAPE + rb")\s*"
+_ENTRY = re.compile(_PAIR)
+_HEADER = re.compile(rb"\s*\{" + _PAIR + rb"," + _PAIR + rb"," + _PAIR + rb",?\s*\}\s*")
 
 
 def decode(members: Mapping[str, bytes]) -> RawWeights:
@@ -75,15 +79,17 @@ def decode_npy(data: bytes, name: str) -> npt.NDArray[Any]:
 
 
 def _parse_header(text: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    try:
-        header = ast.literal_eval(text.decode("latin1").strip())
-        descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
-    except Exception:  # literal_eval raises anything from SyntaxError to RecursionError
-        raise WeightsError(f"{quoted(name)}: damaged .npy header") from None
-    if type(descr) is not str or descr[:1] not in ("<", ">", "|") or descr[1:] not in _DTYPES:
+    """Read the dict of three entries; by a pattern, because even `ast.literal_eval` can be abused."""
+    match = _HEADER.fullmatch(text)
+    entries = dict(_ENTRY.findall(text)) if match else {}
+    if entries.keys() != {b"descr", b"fortran_order", b"shape"} or entries[b"shape"][:1] != b"(":
+        raise WeightsError(
+            f"{quoted(name)}: expected a dict of descr, fortran_order and shape as .npy header"
+        )
+    descr = entries[b"descr"][1:-1].decode("latin1")
+    if descr[:1] not in ("<", ">", "|") or descr[1:] not in DTYPES:
         raise WeightsError(f"{quoted(name)}: expected floats or integers, found dtype {quoted(descr)}")
-    if type(fortran) is not bool or type(shape) is not tuple or len(shape) > 8:
-        raise WeightsError(f"{quoted(name)}: damaged .npy header")
-    if any(type(n) is not int or not 0 <= n <= MAX_DIMENSION for n in shape):
-        raise WeightsError(f"{quoted(name)}: expected dimensions from 0 to {MAX_DIMENSION}")
-    return np.dtype(descr), shape, fortran
+    shape = tuple(int(number) for number in re.findall(rb"[0-9]+", entries[b"shape"]))
+    if entries[b"fortran_order"] not in (b"True", b"False") or len(shape) > 8 or not is_shape(shape):
+        raise WeightsError(f"{quoted(name)}: expected an array of a possible shape")
+    return np.dtype(descr), shape, entries[b"fortran_order"] == b"True"

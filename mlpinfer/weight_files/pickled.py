@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.weight_files import stack_machine
-from mlpinfer.weight_files.raw import MAX_DIMENSION, RawWeights
+from mlpinfer.weight_files.raw import DTYPES, RawWeights, is_shape
 
 #: Key of the activations and the scale, where they are not the book's.
 _METADATA = "metadata"
-#: The dtypes that exist here, by the code NumPy pickles them under.
-_DTYPES = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
 
 
 def decode(data: bytes) -> RawWeights:
@@ -42,7 +40,7 @@ def decode(data: bytes) -> RawWeights:
             raw.arrays |= {f"{key}.{i}": part.value() for i, part in enumerate(item)}
         elif key == _METADATA and type(item) is dict and all(type(part) is str for part in item.values()):
             raw.metadata = item
-        elif type(item) in (int, float):
+        elif type(item) is float or (type(item) is int and item.bit_length() < 64):
             raw.arrays[key] = np.asarray(item, np.float64)
         elif type(item) is _Array:
             raw.arrays[key] = item.value()
@@ -51,11 +49,11 @@ def decode(data: bytes) -> RawWeights:
     return raw
 
 
-class _Dtype:
+class _Dtype(stack_machine.Placeholder):
     """Stand-in for ``numpy.dtype(code, align, copy)`` and the byte order that BUILD adds."""
 
     def __init__(self, code: object, align: object, copy: object) -> None:
-        if type(code) is not str or code not in _DTYPES:
+        if type(code) is not str or code not in DTYPES:
             raise WeightsError(f"expected an array of floats or integers, found dtype {quoted(code)}")
         if type(align) not in (int, bool) or type(copy) not in (int, bool):
             raise WeightsError("malformed dtype")
@@ -81,7 +79,7 @@ class _Dtype:
         return value._dtype
 
 
-class _Array:
+class _Array(stack_machine.Placeholder):
     """An array to be: empty until BUILD, or `_frombuffer`, fills it once."""
 
     def __init__(self) -> None:
@@ -101,8 +99,8 @@ class _Array:
         numpy_dtype = _Dtype.built(dtype)
         if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int for n in shape):
             raise WeightsError("malformed array: its shape is not a tuple of at most 8 integers")
-        if any(not 0 <= n <= MAX_DIMENSION for n in shape):
-            raise WeightsError(f"expected dimensions from 0 to {MAX_DIMENSION}, found {quoted(max(shape))}")
+        if not is_shape(shape):
+            raise WeightsError(f"expected an array of a possible shape, found {quoted(max(shape))} in it")
         raw = _bytes(data)
         expected = math.prod(shape) * numpy_dtype.itemsize
         if len(raw) != expected or order not in ("C", "F"):

@@ -1,7 +1,7 @@
 """A pickle interpreter that cannot run code.
 
 A pickle is a program for a stack machine; `pickle.load` lets that program import and call anything.
-This one reads the same opcodes (as tokens from the standard library's `pickletools.genops`) and
+This one reads the same opcodes (with the readers of the standard library's `pickletools`) and
 builds plain values only: None, bool, int, float, str, bytes, tuple, list, dict with str keys. A
 global is looked up in a dict of stand-ins that the caller wrote and is never imported; what it
 returns is the caller's own. Opcodes that make objects any other way are refused.
@@ -11,28 +11,32 @@ Nothing here walks, compares, hashes or prints a value of a stranger's making, s
 
 from __future__ import annotations
 
+import codecs
+import io
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from mlpinfer.errors import WeightsError, quoted
 
 MAX_OPCODES = 100_000
+#: What stand-ins may make of the memo's contents, over and over: bytes for each byte of the file.
+_BYTES_MADE = 2
 
 #: A stand-in takes the arguments of the call, checks them and returns the value they stand for.
 StandIn = Callable[..., Any]
 Globals = Mapping[tuple[str, str], StandIn]
 
 
-@runtime_checkable
-class Buildable(Protocol):
-    """A placeholder that BUILD completes, once."""
+class Placeholder:
+    """A value that BUILD completes."""
 
     def build(self, state: object) -> None:
-        """Take the state, refusing what does not fit and a second call."""
+        """Take the state, refusing what does not fit and, where it matters, a second call."""
+        raise NotImplementedError
 
 
-class Ordered(dict[str, Any]):
+class Ordered(dict[str, Any], Placeholder):
     """What stands for `collections.OrderedDict`; its attributes (torch's _metadata) are dropped."""
 
     def build(self, state: object) -> None:
@@ -43,7 +47,7 @@ def ordered_dict(*args: object) -> Ordered:
     """Stand-in for ``collections.OrderedDict()``, or of a list of pairs as Python 2 wrote it."""
     result = Ordered()
     if args:
-        if len(args) != 1 or type(args[0]) is not list:
+        if len(args) != 1 or type(args[0]) is not list or len(args[0]) > MAX_OPCODES:
             raise WeightsError("malformed OrderedDict")
         for pair in args[0]:
             if type(pair) not in (list, tuple) or len(pair) != 2:
@@ -91,20 +95,22 @@ def run(data: bytes, stand_ins: Globals, persistent: Callable[[object], Any] | N
     WeightsError
         For anything malformed or not permitted.
     """
-    return _Machine(stand_ins, persistent).run(data)
+    return _Machine(stand_ins, persistent, _BYTES_MADE * len(data) + 2**20).run(data)
 
 
 class _Machine:
-    def __init__(self, stand_ins: Globals, persistent: Callable[[object], Any] | None) -> None:
+    def __init__(
+        self, stand_ins: Globals, persistent: Callable[[object], Any] | None, bytes_left: int
+    ) -> None:
         self.stand_ins, self.persistent = stand_ins, persistent
+        self.bytes_left, self.items_left = bytes_left, MAX_OPCODES
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
         for name, arg in _tokens(data):
-            if name == "STOP":
-                break
-            self.step(name, arg)
+            if name != "STOP":
+                self.step(name, arg)
         value = self.pop()
         if self.stack:
             raise WeightsError("malformed pickle: values left on the stack")
@@ -159,7 +165,7 @@ class _Machine:
                 push(self.call(function, args))
             case "BUILD":
                 state, target = self.pop(), self.top()
-                if not isinstance(target, Buildable):
+                if not isinstance(target, Placeholder):
                     raise WeightsError(f"refused: the pickle would set the state of {quoted(target)}")
                 target.build(state)
             case "BINPERSID" if self.persistent is not None:
@@ -201,9 +207,15 @@ class _Machine:
         if type(args) is not tuple:
             raise WeightsError("malformed pickle: arguments are not a tuple")
         try:
-            return function(*args)  # type: ignore[operator]
+            result = function(*args)  # type: ignore[operator]
         except TypeError:
             raise WeightsError("malformed pickle: wrong number of arguments") from None
+        # One long value in the memo, called upon again and again, must not fill the memory.
+        self.bytes_left -= len(result) if type(result) is bytes else 0
+        self.items_left -= sum(len(arg) for arg in args if type(arg) is list)
+        if self.bytes_left < 0 or self.items_left < 0:
+            raise WeightsError("refused: the pickle makes more of its contents than it holds")
+        return result
 
 
 def _set_items(target: dict[str, Any], items: list[Any]) -> dict[str, Any]:
@@ -216,27 +228,50 @@ def _set_items(target: dict[str, Any], items: list[Any]) -> dict[str, Any]:
     return target
 
 
+def _read_string(stream: io.BytesIO) -> str:
+    """Read the argument of STRING as `pickle` does with ``encoding="latin1"``: Python 2's str."""
+    line = stream.readline()
+    text = line.strip()
+    if not line.endswith(b"\n") or len(text) < 2 or text[0] != text[-1] or text[:1] not in (b"'", b'"'):
+        raise ValueError("a string without quotes")
+    return codecs.escape_decode(text[1:-1])[0].decode("latin1")
+
+
+def _reader(opcode: pickletools.OpcodeInfo) -> Callable[[io.BytesIO], Any] | None:
+    # pickletools decodes STRING as ASCII, which Python 2's arrays are not.
+    return _read_string if opcode.name == "STRING" else opcode.arg.reader if opcode.arg else None
+
+
+_OPCODES = {opcode.code.encode("latin1"): (opcode.name, _reader(opcode)) for opcode in pickletools.opcodes}
+
+
 def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
-    """Opcode names and arguments, with the checks that genops leaves out."""
-    tokens = pickletools.genops(data)
+    """Opcode names and arguments, with the checks that pickletools leaves out."""
+    stream = io.BytesIO(data)
     for count in range(MAX_OPCODES):
+        at = stream.tell()
+        code = stream.read(1)
+        if code not in _OPCODES:
+            raise WeightsError("malformed pickle: expected an opcode, found another byte or the end")
+        name, reader = _OPCODES[code]
+        arg: Any = None
         try:
-            opcode, arg, at = next(tokens)
-        except StopIteration:
-            return
-        except Exception as error:  # genops raises whatever its decoders raise, warnings included
+            arg = reader(stream) if reader else None
+        except Exception as error:  # readers raise whatever their decoders raise, warnings included
             raise WeightsError(f"malformed pickle: {ascii(str(error))[1:-1][:100]}") from None
-        assert at is not None
-        match opcode.name:
-            case "PROTO" if count or not 2 <= arg <= 5:  # type: ignore[operator]
+        end = stream.tell()
+        match name:
+            case "PROTO" if count or not 2 <= arg <= 5:
                 raise WeightsError(f"malformed pickle: unexpected protocol {quoted(arg)}")
-            case "FRAME" if arg > len(data) - at - 9:  # type: ignore[operator]
+            case "FRAME" if arg > len(data) - end:
                 raise WeightsError("malformed pickle: a frame longer than the file")
-            case "INT" | "LONG" | "FLOAT" if b"_" in data[at : data.index(b"\n", at)]:
+            case "INT" | "LONG" | "FLOAT" if b"_" in data[at:end]:
                 raise WeightsError("malformed pickle: a number with an underscore")
-            case "STOP" if at + 1 != len(data):
-                raise WeightsError(f"malformed pickle: {len(data) - at - 1} bytes behind its end")
+            case "STOP" if end != len(data):
+                raise WeightsError(f"malformed pickle: {len(data) - end} bytes behind its end")
             case "PROTO" | "FRAME":
                 continue
-        yield opcode.name, arg
+        yield name, arg
+        if name == "STOP":
+            return
     raise WeightsError(f"expected at most {MAX_OPCODES} pickle opcodes, found more")

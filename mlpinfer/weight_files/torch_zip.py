@@ -118,7 +118,7 @@ class _Storages:
         return _Storage(np.frombuffer(record, dtype), kind.bfloat16)
 
 
-class _Tensor:
+class _Tensor(stack_machine.Placeholder):
     """An array that was checked to lie in its storage."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
