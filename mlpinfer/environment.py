@@ -33,7 +33,7 @@ def environment(backend: Backend) -> Environment:
     on_gpu = backend.name == "cupy"
     return Environment(
         mlpinfer=VERSION,
-        python=platform.python_version(),
+        python=sys.version.split()[0],
         numpy=np.__version__,
         cupy=sys.modules["cupy"].__version__ if on_gpu else None,
         blas=blas_name(),

@@ -12,8 +12,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from mlpinfer.errors import MlpInferError, quoted
@@ -185,13 +184,14 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OSError
         Naming `path`, not the temporary file.
     """
-    target = Path(os.path.realpath(path))
+    target = os.path.realpath(path)
     try:
-        if target.exists() and not target.is_file():
+        if os.path.exists(target) and not os.path.isfile(target):
             with open(target, "wb") as device:
                 yield device
             return
-        temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
+        folder, name = os.path.split(target)
+        temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
         with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
             try:
                 yield file
@@ -199,7 +199,8 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
                 os.replace(temporary, target)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
                 raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None

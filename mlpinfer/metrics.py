@@ -45,32 +45,39 @@ class RegressionMetrics(NamedTuple):
     r2: float
 
 
-def classification(truth: Labels, predicted: Labels, logits: Floats) -> ClassificationMetrics:
-    """Compare labels, and judge the probabilities that the logits mean.
-
-    Parameters
-    ----------
-    truth, predicted : ndarray, shape (N,), int64
-        Labels from 0; both below K, or below 2 for one logit.
-    logits : ndarray, shape (N, K)
-        Before softmax; with K = 1, before sigmoid.
-    """
-    classes = max(2, logits.shape[1])
-    confusion = np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+def classification(confusion: Labels, log_loss: float) -> ClassificationMetrics:
+    """Judge a classifier by its confusion matrix, shape (K, K), true labels in rows."""
     hits = int(np.trace(confusion))
     return ClassificationMetrics(
-        accuracy=hits / len(truth),
+        accuracy=hits / int(confusion.sum()),
         n_correct=hits,
-        log_loss=log_loss(truth, logits),
+        log_loss=log_loss,
         per_class=_per_class(confusion),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
 
-def log_loss(truth: Labels, logits: Floats) -> float:
-    """Return the mean of ``-log(p[true label])``.
+def confusion_matrix(truth: Labels, predicted: Labels, classes: int) -> Labels:
+    """Count rows by true and predicted label, shape (K, K), int64.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray, shape (N,), int64
+        Labels from 0 to `classes` - 1.
+    """
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def log_losses(truth: Labels, logits: Floats) -> Floats:
+    """Return ``-log(p[true label])`` of each row, shape (N,); their mean is the log loss.
 
     Computed from logits, ``logsumexp(z) - z[true]``, so that no probability is rounded to 0.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (N,), int64
+    logits : ndarray, shape (N, K)
+        Before softmax; with K = 1, before sigmoid.
     """
     z = logits.astype(np.float64)
     if z.shape[1] == 1:
@@ -78,7 +85,8 @@ def log_loss(truth: Labels, logits: Floats) -> float:
     top = z.max(axis=1)
     with np.errstate(invalid="ignore"):  # infinite logits have no log loss: NaN
         normalizer = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-        return float((normalizer - z[np.arange(len(z)), truth]).mean())
+        losses: Floats = normalizer - z[np.arange(len(z)), truth]
+    return losses
 
 
 def regression(truth: Floats, predicted: Floats) -> RegressionMetrics:

@@ -6,7 +6,7 @@ By Yann LeCun and Corinna Cortes, CC BY-SA 3.0; the official files, compressed a
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from mlpinfer.data_files import PIXEL_SCALE, Dataset, load_data
 from mlpinfer.errors import DatasetError
 
-_FOLDER = Path(__file__).parent / "_mnist"
-IMAGES = _FOLDER / "t10k-images-idx3-ubyte.gz"
-LABELS = _FOLDER / "t10k-labels-idx1-ubyte.gz"
+_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_mnist")
+IMAGES = os.path.join(_FOLDER, "t10k-images-idx3-ubyte.gz")
+LABELS = os.path.join(_FOLDER, "t10k-labels-idx1-ubyte.gz")
 #: SHA-256 of images and labels as raw values: the official files less their headers.
 _IMAGES_SHA256 = "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"
 _LABELS_SHA256 = "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"

@@ -1,8 +1,8 @@
 """Score a data set: how right, and how fast, in one run.
 
-Metrics come from an untimed pass. Throughput is end to end, host rows in, host values out, after a
-warm-up, with the device synchronised before the clock stops. Latency is a pass of its own, one
-batch at a time on one thread, so that no timer sits inside the throughput run.
+Metrics come from passes of their own, which warm up what is timed after them. Throughput is end to
+end, host rows in, host values out, with the device synchronised before the clock stops. Latency is
+measured apart, one batch at a time on one thread, so that no timer sits inside the throughput run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 
 SCHEMA = "mlpinfer.score/1"
-#: The latency pass stops after this many batches, taken evenly from the whole set.
-_LATENCY_BATCHES = 1_000
+#: Metrics are summed up over parts of this many rows.
+_PART_ROWS = 65_536
+#: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
+_LATENCY_ROWS = 5_000
+_LATENCY_BATCHES = (20, 1_000)
 
 
 class NetworkInfo(NamedTuple):
@@ -85,7 +88,7 @@ class Latency(NamedTuple):
 class Timing(NamedTuple):
     """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
 
-    `cold_seconds` is the first pass, before any warm-up.
+    `cold_seconds` is the first pass, which nothing has warmed up.
     """
 
     cold_seconds: float
@@ -121,8 +124,8 @@ def score(
     data: Dataset,
     *,
     values: str = "labels",
-    repeat: int = 5,
-    warmup: int = 1,
+    repeat: int = 3,
+    warmup: int = 0,
 ) -> ScoreReport:
     """Measure how right and how fast `predictor` is on `data`.
 
@@ -134,7 +137,7 @@ def score(
     values : {"labels", "proba"}
         What the timed passes compute. Labels need no softmax; probabilities do.
     repeat, warmup : int
-        Timed passes over all rows, and untimed ones before them.
+        Timed passes over all rows, and untimed ones before them, besides those for the metrics.
 
     Raises
     ------
@@ -151,12 +154,11 @@ def score(
     if predictor.scale is None and data.scale is not None:
         predictor = predictor.variant(scale=data.scale)
     x = data.x.reshape(data.samples, features)
-    truth = _truth(predictor, data)  # refused before anything is computed
+    _check_truth(predictor, data)
     compute = predictor.predict if values == "labels" else predictor.predict_proba
 
-    cold = _seconds(predictor, compute, x)
-    measured = None if truth is None else _measure(predictor, x, truth)
-    for _ in range(warmup):
+    cold, measured = _first_passes(predictor, x, data.y)
+    for _ in range(warmup + (values == "proba")):
         compute(x)
     seconds = [_seconds(predictor, compute, x) for _ in range(repeat)]
     spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
@@ -188,23 +190,41 @@ def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) 
         raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
 
 
-def _truth(predictor: Predictor, data: Dataset) -> Array | None:
+def _check_truth(predictor: Predictor, data: Dataset) -> None:
+    """Refuse labels or values that do not fit before anything is computed."""
     if data.y is None:
-        return None
+        return
     outputs = predictor.network.sizes[-1]
     if predictor.network.head != "identity":
-        return metrics.as_labels(data.y, max(2, outputs))
-    if data.y.reshape(len(data.y), -1).shape[1] != outputs:
+        for part in _parts(data.samples):
+            metrics.as_labels(data.y[part], max(2, outputs))
+    elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
         raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
-    return data.y.reshape(data.samples, outputs)
 
 
-def _measure(
-    predictor: Predictor, x: Array, truth: Array
-) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
+def _first_passes(
+    predictor: Predictor, x: Array, y: Array | None
+) -> tuple[float, metrics.ClassificationMetrics | metrics.RegressionMetrics | None]:
+    """Return the seconds of the first pass, and how right it was."""
+    begin = time.perf_counter()
+    predicted = predictor.predict(x)
+    predictor.backend.synchronize()
+    cold = time.perf_counter() - begin
+    if y is None:
+        return cold, None
     if predictor.network.head == "identity":
-        return metrics.regression(truth, predictor.predict(x))
-    return metrics.classification(truth, predictor.predict(x), predictor.decision_function(x))
+        return cold, metrics.regression(y.reshape(predicted.shape), predicted)
+    classes = len(predictor.classes_)
+    confusion, loss = np.zeros((classes, classes), np.int64), 0.0
+    for part in _parts(len(x)):  # so that the logits of 10^8 rows need no memory
+        truth = metrics.as_labels(y[part], classes)
+        confusion += metrics.confusion_matrix(truth, predicted[part], classes)
+        loss += float(metrics.log_losses(truth, predictor.decision_function(x[part])).sum())
+    return cold, metrics.classification(confusion, loss / len(x))
+
+
+def _parts(rows: int) -> list[slice]:
+    return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
 
 
 def _seconds(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> float:
@@ -219,7 +239,9 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
     compute = alone.predict if values == "labels" else alone.predict_proba
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
-    starts = starts[np.linspace(0, len(starts) - 1, min(len(starts), _LATENCY_BATCHES)).astype(int)]
+    fewest, most = _LATENCY_BATCHES
+    count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
+    starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     compute(x[:size])
     seconds = [_seconds(alone, compute, x[at : at + size]) for at in starts.tolist()]
     return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def files(tmp_path, book_arrays):
     for name, arrays in weights.items():
         (folder / name).write_bytes(pickle.dumps(arrays))
     (folder / "code").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
-    (folder / "cut").write_bytes(IMAGES.read_bytes()[:10_000])
+    (folder / "cut").write_bytes(Path(IMAGES).read_bytes()[:10_000])
     (folder / "few").write_bytes(idx.encode(np.zeros(9_999, np.uint8)))
     (folder / "27").write_bytes(idx.encode(np.zeros((5, 27, 27), np.uint8)))
     return folder

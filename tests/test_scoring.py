@@ -55,6 +55,15 @@ def test_latency_is_of_full_batches():
     assert scoring._percentile([1.0, 2], 99) == 2
 
 
+def test_parts_add_up(network, mnist, monkeypatch):
+    data = Dataset(mnist[0][:1037], mnist[1][:1037], 1 / 255)
+    whole = score(Predictor(network), data, repeat=1).metrics
+    monkeypatch.setattr(scoring, "_PART_ROWS", 100)
+    parts = score(Predictor(network), data, repeat=1).metrics
+    assert parts.confusion == whole.confusion
+    assert parts.log_loss == pytest.approx(whole.log_loss, rel=1e-6)
+
+
 def test_report_as_json(report):
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert values["schema"] == "mlpinfer.score/1"
@@ -127,11 +136,9 @@ def test_one_hot_labels_are_labels():
 
 
 def test_metrics_by_hand():
-    found = metrics.classification(
-        np.array([0, 0, 1, 1]),
-        np.array([0, 1, 1, 1]),
-        np.log([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5], [0.1, 0.9]]),
-    )
+    truth, logits = np.array([0, 0, 1, 1]), np.log([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5], [0.1, 0.9]])
+    loss = metrics.log_losses(truth, logits).mean()
+    found = metrics.classification(metrics.confusion_matrix(truth, np.array([0, 1, 1, 1]), 2), loss)
     assert found.confusion == ((1, 1), (0, 2))
     assert (found.accuracy, found.n_correct) == (0.75, 3)
     assert found.log_loss == pytest.approx(-np.log([0.8, 0.4, 0.5, 0.9]).mean())
@@ -147,10 +154,10 @@ def test_metrics_by_hand():
 
 def test_binary_log_loss_is_not_rounded_away():
     z = np.array([[-200.0], [200.0]])
-    assert metrics.log_loss(np.array([1, 0]), z) == pytest.approx(200)
+    assert metrics.log_losses(np.array([1, 0]), z) == pytest.approx(200)
 
 
 def test_classes_that_never_occur_are_listed():
-    found = metrics.classification(np.array([0]), np.array([0]), np.array([[1.0, 0, 0]]))
+    found = metrics.classification(metrics.confusion_matrix(np.array([0]), np.array([0]), 3), 0.0)
     assert [row.support for row in found.per_class] == [1, 0, 0]
     assert found.per_class[2].f1 == 0

@@ -7,6 +7,7 @@ import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_shipped_network(network, mnist):
 
 
 def test_the_shipped_pickle_is_the_book_s_layout():
-    data = shipped().read_bytes()
+    data = Path(shipped()).read_bytes()
     assert data[:2] == b"\x80\x03"
     raw = pickled.decode(data)
     assert sorted(raw.arrays) == ["W1", "W2", "W3", "b1", "b2", "b3"]

@@ -29,10 +29,10 @@ from mlpinfer.cli import options
 @click.option("--values", type=click.Choice(["labels", "proba"]), default="labels", show_default=True,
               help="What the timed passes compute; proba adds the softmax.")  # fmt: skip
 @click.option(
-    "--repeat", type=click.IntRange(1), default=5, show_default=True, help="Timed passes over all rows."
+    "--repeat", type=click.IntRange(1), default=3, show_default=True, help="Timed passes over all rows."
 )
 @click.option(
-    "--warmup", type=click.IntRange(0), default=1, show_default=True, help="Untimed passes before them."
+    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="More untimed passes before them."
 )
 @options.json_output
 def command(

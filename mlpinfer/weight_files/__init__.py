@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlpinfer.errors import InputError, MlpInferError, WeightsError, quoted
 from mlpinfer.files import read_file, unzip, write_whole
@@ -82,7 +81,7 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
 
 def encode(network: Network, path: str | os.PathLike[str]) -> bytes:
     """Return what `save_network` writes."""
-    suffix = Path(path).suffix.lower()
+    suffix = os.path.splitext(path)[1].lower()
     arrays, metadata = layouts.to_arrays(network)
     match suffix:
         case ".safetensors":
@@ -134,10 +133,11 @@ def decode(data: bytes) -> RawWeights:
     raise WeightsError("expected a pickle, npz, safetensors, PyTorch zip or ONNX file, found none of these")
 
 
-def shipped(name: str = DEFAULT) -> Path:
+def shipped(name: str = DEFAULT) -> str:
     """Path of a weight file that comes with mlpinfer: in the package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "_weights", package.parent / "weights"):
-        if (folder / name).is_file():
-            return folder / name
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (os.path.join(package, "_weights"), os.path.join(os.path.dirname(package), "weights")):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
     raise FileNotFoundError(2, "no such shipped weight file, install mlpinfer again", name)

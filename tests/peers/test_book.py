@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -26,11 +27,11 @@ def predict(network, x):
 
 
 def test_the_book_s_loop(network):
-    x = np.frombuffer(gzip.decompress(mnist.IMAGES.read_bytes()), np.uint8, offset=16)
+    x = np.frombuffer(gzip.decompress(Path(mnist.IMAGES).read_bytes()), np.uint8, offset=16)
     x = x.reshape(-1, 784).astype(np.float32) / 255
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the module name of NumPy 1
-        weights = pickle.loads(shipped().read_bytes())
+        weights = pickle.loads(Path(shipped()).read_bytes())
     expected = np.vstack([predict(weights, x[i : i + 100]) for i in range(0, len(x), 100)])
     predictor = Predictor(network, batch_size=100)
     np.testing.assert_array_equal(predictor.predict(x), expected.argmax(1))

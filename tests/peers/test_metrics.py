@@ -17,7 +17,8 @@ def test_classification(seed, rows, classes):
     z = rng.standard_normal((rows, classes)) * 3
     predicted = (z[:, 0] > 0).astype(int) if classes == 1 else z.argmax(1)
     p = ops.sigmoid(np, z) if classes == 1 else ops.softmax(np, z)
-    found = metrics.classification(truth, predicted, z)
+    loss = metrics.log_losses(truth, z).mean()
+    found = metrics.classification(metrics.confusion_matrix(truth, predicted, len(labels)), loss)
     assert found.accuracy == sklearn.accuracy_score(truth, predicted)
     assert found.log_loss == pytest.approx(
         sklearn.log_loss(truth, np.hstack([1 - p, p]) if classes == 1 else p, labels=labels), rel=1e-6
