@@ -1,16 +1,36 @@
-"""Batch inference for multilayer perceptrons, on NumPy or CuPy."""
+"""Batch inference for multilayer perceptrons, on NumPy or CuPy.
 
-from mlpinfer._version import VERSION
-from mlpinfer.data_files import Dataset, load_data
-from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
-from mlpinfer.fold import fold
-from mlpinfer.mnist import load_mnist
-from mlpinfer.network import Layer, LayerTrace, Network
-from mlpinfer.predictor import Predictor
-from mlpinfer.scoring import ScoreReport, score
-from mlpinfer.weight_files import load_network, save_network
+Each public name is imported from its module when it is first asked for, so that a program, and the
+command line, pays for what it uses.
+"""
 
-__version__ = VERSION
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mlpinfer._version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from mlpinfer.data_files import Dataset, load_data
+    from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
+    from mlpinfer.folding import fold
+    from mlpinfer.mnist import load_mnist
+    from mlpinfer.network import Layer, LayerTrace, Network
+    from mlpinfer.predictor import Predictor
+    from mlpinfer.scoring import ScoreReport, score
+    from mlpinfer.weight_files import load_network, save_network
+
+_HOMES = {
+    "data_files": ("Dataset", "load_data"),
+    "errors": ("DatasetError", "DeviceError", "InputError", "MlpInferError", "WeightsError"),
+    "folding": ("fold",),
+    "mnist": ("load_mnist",),
+    "network": ("Layer", "LayerTrace", "Network"),
+    "predictor": ("Predictor",),
+    "scoring": ("ScoreReport", "score"),
+    "weight_files": ("load_network", "save_network"),
+}
 
 __all__ = [
     "Dataset",
@@ -24,6 +44,7 @@ __all__ = [
     "Predictor",
     "ScoreReport",
     "WeightsError",
+    "__version__",
     "fold",
     "load_data",
     "load_mnist",
@@ -31,3 +52,16 @@ __all__ = [
     "save_network",
     "score",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"mlpinfer.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'mlpinfer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

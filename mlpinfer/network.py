@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer import frameworks, ops
+from mlpinfer import ops
 from mlpinfer.errors import InputError, WeightsError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -158,6 +158,8 @@ class Network:
         ------
         WeightsError
         """
+        from mlpinfer import frameworks  # late: few need it
+
         parts = frameworks.read_sklearn(model)
         return cls.from_arrays(parts.weights, parts.biases, parts.hidden, parts.head, notes=parts.notes)
 
@@ -184,6 +186,8 @@ class Network:
         ------
         WeightsError
         """
+        from mlpinfer import frameworks  # late: few need it
+
         parts = frameworks.read_torch(module, hidden, head)
         return cls.from_arrays(
             parts.weights, parts.biases, parts.hidden, parts.head, scale, notes=parts.notes

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlpinfer import ops
 from mlpinfer.backends import Backend
-from mlpinfer.fold import fold
+from mlpinfer.folding import fold
 from mlpinfer.network import Layer, Network
 from mlpinfer.ops import Array
 

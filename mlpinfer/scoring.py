@@ -1,8 +1,9 @@
 """Score a data set: how right, and how fast, in one run.
 
-Metrics come from passes of their own, which warm up what is timed after them. Throughput is end to
-end, host rows in, host values out, with the device synchronised before the clock stops. Latency is
-measured apart, one batch at a time on one thread, so that no timer sits inside the throughput run.
+The first pass is cold, and is timed apart; it computes the logits that the log loss is made of.
+Throughput is end to end, host rows in, host values out, with the device synchronised before the
+clock stops; the labels that come out of it are those that are judged. Latency is measured apart,
+one batch at a time on one thread, so that no timer sits inside the throughput run.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Latency(NamedTuple):
 class Timing(NamedTuple):
     """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
 
-    `cold_seconds` is the first pass, which nothing has warmed up.
+    `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up.
     """
 
     cold_seconds: float
@@ -137,7 +138,7 @@ def score(
     values : {"labels", "proba"}
         What the timed passes compute. Labels need no softmax; probabilities do.
     repeat, warmup : int
-        Timed passes over all rows, and untimed ones before them, besides those for the metrics.
+        Timed passes over all rows, and untimed ones before them, besides the first.
 
     Raises
     ------
@@ -157,10 +158,17 @@ def score(
     _check_truth(predictor, data)
     compute = predictor.predict if values == "labels" else predictor.predict_proba
 
-    cold, measured = _first_passes(predictor, x, data.y)
-    for _ in range(warmup + (values == "proba")):
+    cold, loss = _first_pass(predictor, x, data.y)
+    for _ in range(warmup + (values == "proba")):  # the first pass had no softmax to warm up
         compute(x)
-    seconds = [_seconds(predictor, compute, x) for _ in range(repeat)]
+    seconds, outputs = [], None
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        outputs = compute(x)
+        predictor.backend.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    predicted = outputs if values == "labels" else predictor.predict(x)
+    measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
     spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
     return ScoreReport(
         _network_info(predictor),
@@ -202,25 +210,35 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
         raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
 
 
-def _first_passes(
-    predictor: Predictor, x: Array, y: Array | None
-) -> tuple[float, metrics.ClassificationMetrics | metrics.RegressionMetrics | None]:
-    """Return the seconds of the first pass, and how right it was."""
-    begin = time.perf_counter()
-    predicted = predictor.predict(x)
-    predictor.backend.synchronize()
-    cold = time.perf_counter() - begin
-    if y is None:
-        return cold, None
+def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float, float]:
+    """Return the seconds of the first pass over all rows, and the log loss where there is one.
+
+    The pass computes logits, in parts, so that those of 10^8 rows need no memory.
+    """
+    cold, loss = 0.0, 0.0
+    for part in _parts(len(x)):
+        begin = time.perf_counter()
+        logits = predictor.decision_function(x[part])
+        predictor.backend.synchronize()
+        cold += time.perf_counter() - begin
+        if y is not None and predictor.network.head != "identity":
+            truth = metrics.as_labels(y[part], len(predictor.classes_))
+            loss += float(metrics.log_losses(truth, logits).sum())
+    return cold, loss / len(x)
+
+
+def _measure(
+    predictor: Predictor, y: Array, predicted: Array, loss: float
+) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
+    """Judge what a timed pass computed."""
     if predictor.network.head == "identity":
-        return cold, metrics.regression(y.reshape(predicted.shape), predicted)
+        return metrics.regression(y.reshape(predicted.shape), predicted)
     classes = len(predictor.classes_)
-    confusion, loss = np.zeros((classes, classes), np.int64), 0.0
-    for part in _parts(len(x)):  # so that the logits of 10^8 rows need no memory
+    confusion = np.zeros((classes, classes), np.int64)
+    for part in _parts(len(y)):
         truth = metrics.as_labels(y[part], classes)
         confusion += metrics.confusion_matrix(truth, predicted[part], classes)
-        loss += float(metrics.log_losses(truth, predictor.decision_function(x[part])).sum())
-    return cold, metrics.classification(confusion, loss / len(x))
+    return metrics.classification(confusion, loss)
 
 
 def _parts(rows: int) -> list[slice]:

@@ -20,7 +20,7 @@ from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
 from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
 from tests.conftest import ROOT
-from tests.test_fold import networks
+from tests.test_folding import networks
 
 FIXTURES = ROOT / "tests" / "fixtures"
 FORMATS = ["safetensors", "npz", "pkl", "onnx"]

@@ -14,7 +14,7 @@ PACKAGE = Path(mlpinfer.__file__).parent
 #: Floor of each room; imports point to the same room or down.
 FLOORS = [
     {"_version", "errors", "ops", "files"},
-    {"network", "frameworks", "fold", "backends", "metrics"},
+    {"network", "frameworks", "folding", "backends", "metrics"},
     {"plan", "tiles", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
     {"environment", "scoring", "conversion"},
@@ -47,7 +47,7 @@ def test_imports_point_down():
             assert floor[room(module)] <= floor[parts[0]], f"{path} imports {module}"
             if floor[room(module)] == floor[parts[0]] > 0 and room(module) != parts[0]:
                 allowed = {
-                    ("fold", "network"),
+                    ("folding", "network"),
                     ("network", "frameworks"),
                     ("mnist", "data_files"),
                     ("scoring", "environment"),
@@ -72,7 +72,8 @@ def third_party(modules: set[str]) -> set[str]:
 
 def test_importing_mlpinfer_loads_numpy_only():
     bare = loaded("")  # what site and .pth files load by themselves
-    assert third_party(loaded("import mlpinfer") - bare) == {"mlpinfer", "numpy"}
+    assert third_party(loaded("import mlpinfer") - bare) == {"mlpinfer"}
+    assert third_party(loaded("from mlpinfer import *") - bare) == {"mlpinfer", "numpy"}
 
 
 def test_score_json_loads_only_what_it_uses():
@@ -89,7 +90,12 @@ except SystemExit as done:
 def test_public_names():
     for name in mlpinfer.__all__:
         assert getattr(mlpinfer, name).__doc__
+        assert name in dir(mlpinfer)
     assert sorted(mlpinfer.__all__) == mlpinfer.__all__
+    homes = [name for names in mlpinfer._HOMES.values() for name in names]
+    assert sorted([*homes, "__version__"]) == mlpinfer.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mlpinfer.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,6 @@ def test_normalized_and_raw():
 
 
 def test_a_damaged_bundle_is_noticed(monkeypatch):
-    monkeypatch.setattr(mnist, "_LABELS_SHA256", "0" * 64)
+    monkeypatch.setitem(mnist._SHA256, mnist.LABELS, "0" * 64)
     with pytest.raises(DatasetError, match="install mlpinfer again"):
         load_mnist()

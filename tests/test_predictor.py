@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpinfer import InputError, Network, Predictor, WeightsError
-from tests.test_fold import networks
+from tests.test_folding import networks
 
 
 def test_labels_of_the_test_set_are_those_of_the_textbook(network, mnist, device):

@@ -32,7 +32,7 @@ def command(
 
     With --trace, what every layer computes for one row: the affine values Z and the activations A.
     """
-    from mlpinfer.fold import fold
+    from mlpinfer.folding import fold
     from mlpinfer.predictor import Predictor
     from mlpinfer.summary import summarize
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mlpinfer.network import Network
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 class Scale(click.ParamType[float]):
@@ -82,6 +84,30 @@ json_output = click.option(
     callback=_check_folder,
     help="Write JSON to FILE, or to stdout instead of the table.",
 )
+
+
+class Background(Generic[Result]):
+    """A function that runs in a thread of its own; unpacking leaves the rest of Python free meanwhile."""
+
+    def __init__(self, function: Callable[..., Result], *args: Any) -> None:
+        self._outcome: list[Result] = []
+        self._error: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._outcome.append(function(*args))
+            except BaseException as error:
+                self._error.append(error)
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> Result:
+        """Wait for the function, and return or raise what it did."""
+        self._thread.join()
+        if self._error:
+            raise self._error[0]
+        return self._outcome[0]
 
 
 def load_network(

@@ -60,16 +60,16 @@ def command(
     """
     import numpy as np
 
+    if labels and not data:
+        raise click.UsageError("--labels: expected --data with it, found none")
+    dataset = options.Background(options.load_dataset, data, labels)
     from mlpinfer.predictor import Predictor
     from mlpinfer.scoring import score
 
-    if labels and not data:
-        raise click.UsageError("--labels: expected --data with it, found none")
     network = options.load_network(weights, hidden, head, layout)
-    dataset = options.load_dataset(data, labels)
     predictor = Predictor(network, device, batch_size, threads, precision, scale, threshold)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
-        report = score(predictor, dataset, values=values, repeat=repeat, warmup=warmup)
+        report = score(predictor, dataset.result(), values=values, repeat=repeat, warmup=warmup)
     if json != "-":
         from mlpinfer.render.text import print_score
 
