@@ -76,6 +76,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     args = sys.argv[1:] if args is None else args
     debug = "--debug" in args  # before or behind the command
     args = [arg for arg in args if arg != "--debug"]
+    # BLAS computes on one thread of each of our workers: spare the start from making threads of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
