@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlpinfer import ops
 from mlpinfer.backends import Backend
 from mlpinfer.folding import fold
-from mlpinfer.network import Layer, Network
+from mlpinfer.network import Network
 from mlpinfer.ops import Array
 
 #: What the buffers of one tile may take: about the second-level cache of one core.
@@ -40,9 +40,8 @@ class Workspace:
 class Plan:
     """The fast equivalent of `Network.forward`, up to its head.
 
-    On NumPy a bias is the last row of its weights, and the values before a layer end in a column
-    of ones: one pass over memory and one call less a layer. On CuPy such odd widths would slow the
-    products, so biases are added.
+    On NumPy the first bias is the last row of its weights, and a column of ones stands behind the
+    inputs that are cast: a pass over memory less. On CuPy such an odd width would slow the product.
 
     Parameters
     ----------
@@ -75,15 +74,19 @@ class Plan:
         self._ones = backend.name == "numpy"
         self._features, self._outputs = folded.sizes[0], folded.sizes[-1]
         self._cut = math.log(threshold) - math.log1p(-threshold)  # sigmoid(z) > t as z > logit(t)
-        self._widths = [size + self._ones for size in folded.sizes[:-1]] + [self._outputs]
-        biases_below = [*map(_with_column, folded.layers[:-1]), _with_bias(folded.layers[-1])]
-        layers = biases_below if self._ones else folded.layers
-        moved = [(backend.asarray(layer.W), backend.asarray(layer.b)) for layer in layers]
-        self._activations = [ops.activation(name) for name in folded.hidden]
-        self._affine = [(W, None if self._ones else b) for W, b in moved]
-        # Rows that need no cast are multiplied where they are, and have no column of ones.
-        W, b = moved[0]
-        self._affine_as_is = [(W[: self._features], b), *self._affine[1:]]
+        self._widths = [folded.sizes[0] + self._ones, *folded.sizes[1:]]
+        self._layers = [
+            (backend.asarray(layer.W), backend.asarray(layer.b), ops.activation(activation))
+            for layer, activation in zip(folded.layers, (*folded.hidden, "identity"), strict=True)
+        ]
+        first = folded.layers[0]
+        if self._ones:
+            W = backend.asarray(np.vstack([first.W, first.b]))  # (D + 1, H)
+            _, b, activation = self._layers[0]
+            self._layers[0] = (W[:-1], b, activation)
+            self._layers_cast = [(W, None, activation), *self._layers[1:]]
+        else:
+            self._layers_cast = self._layers
         row_bytes = sum(self._widths) * self._dtype.itemsize
         self.tile_rows = max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes)
 
@@ -105,18 +108,16 @@ class Plan:
         out : array, shape (n, K), contiguous, of the plan's dtype
         """
         a, *buffers = workspace.views(len(x))
+        buffers[-1] = out
         if x.dtype == self._dtype and x.flags.c_contiguous:
-            a, weights = x, self._affine_as_is
+            a, layers = x, self._layers
         else:
             a[:, : self._features] = x
-            weights = self._affine
-        # One layer fewer has an activation here: the last is the head, which is not computed.
-        for (W, b), activation, buffer in zip(weights, self._activations, buffers, strict=False):
-            z = ops.affine(self._xp, a, W, b, out=buffer)
-            a = activation(self._xp, z, out=z)
-            if self._ones:
-                a[:, -1] = 1
-        ops.affine(self._xp, a, *weights[-1], out=out)
+            layers = self._layers_cast
+        for (W, b, activation), buffer in zip(layers, buffers, strict=True):
+            a = ops.affine(self._xp, a, W, b, out=buffer)
+            if activation is not ops.identity:
+                activation(self._xp, a, out=a)
 
     def labels(self, x: Array, workspace: Workspace, out: Array) -> None:
         """Write the label of each row into `out`, shape (n,), int64.
@@ -130,17 +131,3 @@ class Plan:
             out[...] = z[:, 0] > self._cut
         else:
             z.argmax(axis=1, out=out)
-
-
-def _with_bias(layer: Layer) -> Layer:
-    """Put the bias under the weights, (D, H) -> (D + 1, H)."""
-    return Layer(np.vstack([layer.W, layer.b]), layer.b, layer.activation)
-
-
-def _with_column(layer: Layer) -> Layer:
-    """Put the bias under the weights and a column behind them, which makes room for the ones.
-
-    The column is the last unit once more: zeros would turn an infinite input into a NaN.
-    """
-    W, b = np.pad(layer.W, ((0, 0), (0, 1)), "edge"), np.pad(layer.b, (0, 1), "edge")
-    return _with_bias(Layer(W, b, layer.activation))

@@ -6,8 +6,7 @@ import contextvars
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -184,17 +183,20 @@ class Predictor:
     def _run_tiles(self, rows: Array, evaluate: Callable[..., None], out: Array) -> None:
         tile_rows = min(self.batch_size, self._plan.tile_rows)
         if len(rows) <= tile_rows:
-            with self._workspace(len(rows)) as workspace:
-                evaluate(self.backend.asarray(rows), workspace, out)
+            workspace = self._take_workspace(len(rows))
+            evaluate(self.backend.asarray(rows), workspace, out)
+            self._free.append(workspace)
             return
         tiles = Tiles(len(rows), self.batch_size, tile_rows)
 
         def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
-            with self.backend.active(), self._workspace(tile_rows) as workspace:
+            workspace = self._take_workspace(tile_rows)
+            with self.backend.active():
                 for span in tiles.spans(*share):
                     if stopped:
                         break
                     evaluate(self.backend.asarray(rows[span]), workspace, out[span])
+            self._free.append(workspace)
 
         _run_all(run, tiles.shares(self.workers(len(rows))))
 
@@ -204,17 +206,13 @@ class Predictor:
         wanted = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
         return len(Tiles(rows, self.batch_size, tile_rows).shares(wanted))
 
-    @contextmanager
-    def _workspace(self, rows: int) -> Iterator[Workspace]:
-        """Lend a workspace that nobody else uses."""
+    def _take_workspace(self, rows: int) -> Workspace:
+        """Return a workspace that nobody else uses; the caller gives it back to `_free`."""
         try:
             workspace = self._free.pop()  # atomic, so that concurrent calls never share one
-            if workspace.rows < rows:
-                workspace = self._plan.workspace(rows)
         except IndexError:
-            workspace = self._plan.workspace(rows)
-        yield workspace
-        self._free.append(workspace)
+            return self._plan.workspace(rows)
+        return workspace if workspace.rows >= rows else self._plan.workspace(rows)
 
     # -- what goes in and out ---------------------------------------------------------------------
 
