@@ -39,8 +39,13 @@ def main() -> None:
     figure = Figure((5, 4.2), layout="constrained")
     axes = figure.subplots()
     mesh = axes.pcolormesh(side, side, surface, cmap="RdBu_r", vmin=0, vmax=1)
-    axes.scatter(*data.x.T, c=data.y, s=6, cmap="RdBu_r", edgecolors="black", linewidths=0.3)
+    for label, marker in ((0, "o"), (1, "^")):
+        points = data.x[data.y == label]
+        axes.scatter(
+            *points.T, s=12, c="white", marker=marker, edgecolors="black", linewidths=0.6, label=label
+        )
     axes.set(title="probability of label 1", xlabel="first feature", ylabel="second feature")
+    axes.legend(title="label", loc="upper left")
     figure.colorbar(mesh)
     figure.savefig("blobs.png", dpi=120)
     print("drew blobs.png")

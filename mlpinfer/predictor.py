@@ -25,6 +25,8 @@ DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
 #: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
 _WORK_PER_THREAD = 5_000_000
+#: And in every tile: below, the threads wait for Python's lock longer than they compute.
+_WORK_PER_TILE = 1_000_000
 
 
 class Predictor:
@@ -204,6 +206,8 @@ class Predictor:
         """Return how many threads share that many rows: fewer than allowed where it would not pay."""
         tile_rows = min(self.batch_size, self._plan.tile_rows)
         wanted = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
+        if tile_rows * self._row_work < _WORK_PER_TILE:
+            wanted = 1
         return len(Tiles(rows, self.batch_size, tile_rows).shares(wanted))
 
     def _take_workspace(self, rows: int) -> Workspace:
