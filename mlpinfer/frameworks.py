@@ -18,6 +18,8 @@ class Parts(NamedTuple):
     notes: list[str]
 
 
+#: Parts of a torch module that change nothing when a network is not trained.
+_NOTHING = ("Dropout", "Identity")
 _SKLEARN = {
     "logistic": "sigmoid",
     "tanh": "tanh",
@@ -63,9 +65,12 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
     # A part may stand in a module more than once, and is called as often.
     parts = list(module.named_modules(remove_duplicate=False))
     leaves = [(name, part) for name, part in parts if not list(part.children())]
-    linear = [part for _, part in leaves if _type(part) == "Linear"]
+    linear = [part for _, part in leaves if _is_linear(part)]
     if not linear:
         raise WeightsError(f"expected linear layers, found none in {_type(module)}")
+    for name, part in parts:
+        if list(part.children()) and list(part.named_parameters(recurse=False)):
+            raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {_type(part)}")
     if all(_type(part) == "Sequential" for _, part in parts if list(part.children())):
         found_hidden, found_head = _sequence(leaves)
         hidden, head = hidden or found_hidden, head or found_head
@@ -73,6 +78,8 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
         raise WeightsError(
             f"only a Sequential tells its activations: give hidden and head for {_type(module)}"
         )
+    else:
+        _check_leaves(leaves, hidden or [], head)
     return Parts(
         [_numpy(part.weight).T for part in linear],
         [0 * _numpy(part.weight)[:, 0] if part.bias is None else _numpy(part.bias) for part in linear],
@@ -87,15 +94,34 @@ def _sequence(leaves: list[tuple[str, Any]]) -> tuple[list[str], str]:
     behind: list[str] = []
     for name, part in leaves:
         kind = _type(part)
-        if kind == "Linear":
+        if _is_linear(part):
             behind.append("identity")
-        elif kind in ("Dropout", "Identity") or (kind == "Flatten" and not behind):
+        elif kind in _NOTHING or (kind == "Flatten" and not behind):
             continue
         elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity":
             behind[-1] = activation
         else:
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {kind}")
     return behind[:-1], behind[-1]
+
+
+def _check_leaves(leaves: list[tuple[str, Any]], hidden: str | Sequence[str], head: str) -> None:
+    """Refuse parts that are not linear, and activations that contradict those that were given."""
+    given = {*([hidden] if isinstance(hidden, str) else hidden), head, "identity"}
+    given = {name.partition("(")[0] for name in given}
+    for name, part in leaves:
+        if _is_linear(part) or _type(part) in (*_NOTHING, "Flatten"):
+            continue
+        activation = _torch_activation(part)
+        if activation is None or activation.partition("(")[0] not in given:
+            raise WeightsError(
+                f"{quoted(name)}: expected linear layers and what was given, found {_type(part)}"
+            )
+
+
+def _is_linear(part: Any) -> bool:
+    # By its exact type: what a subclass computes cannot be known.
+    return _type(part) == "Linear" and type(part).__module__.startswith("torch.nn.")
 
 
 def _torch_activation(part: Any) -> str | None:

@@ -27,7 +27,7 @@ SCHEMA = "mlpinfer.score/1"
 #: Metrics are summed up over parts of this many rows.
 _PART_ROWS = 65_536
 #: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
-_LATENCY_ROWS = 5_000
+_LATENCY_ROWS = 3_000
 _LATENCY_BATCHES = (20, 1_000)
 
 

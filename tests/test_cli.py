@@ -258,6 +258,38 @@ def test_inspect_traces_numbers(run, tmp_path):
     assert "A1  0.9241" in done.stdout
 
 
+def test_inspect_traces_the_folded_network(run, tmp_path):
+    arrays = {"W1": np.ones((2, 3)), "b1": np.zeros(3), "W2": np.ones((3, 2)), "b2": np.zeros(2)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays))
+    done = run(
+        "inspect",
+        "a.pkl",
+        "--hidden",
+        "identity",
+        "--head",
+        "identity",
+        "--folded",
+        "--trace",
+        "1,2",
+        "--json",
+        "-",
+    )
+    report = json.loads(done.stdout)
+    assert len(report["layers"]) == len(report["trace"]) == 1
+    assert report["trace"][0]["affine"] == [9, 9]
+    assert json.loads(run("inspect", "a.pkl", "--scale", "1/4", "--json", "-").stdout)["scale"] == 0.25
+
+
+def test_numbers_beyond_the_largest_are_null_and_no_warning(run, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"W1": np.full((2, 2), 1e308), "b1": np.zeros(2)}))
+    done = run("inspect", "a.pkl", "--trace", "9,9", "--head", "identity", "--json", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["trace"][0]["affine"] == [None, None]
+    done = run("convert", "a.pkl", "a.npz", "--head", "identity")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "rows: 0\n" in done.stdout
+
+
 def test_inspect_draws_the_first_layer(run, tmp_path):
     done = run("inspect", shipped(), "--plot", "w.png")
     assert (done.returncode, done.stderr) == (0, "")
@@ -284,12 +316,16 @@ def test_convert(run, tmp_path):
     [
         (["inspect", TORCH[0]], 4, "does not say its activations: give hidden (--hidden"),
         (["inspect", "none"], 4, "found no such file"),
-        (["inspect", shipped(), "--trace", "1,2"], 2, "expected rows of 784 features"),
+        (["inspect", shipped(), "--trace", "1,2"], 2, "--trace: expected 784 numbers, found 2"),
         (
             ["inspect", shipped(), "--trace", f"{IMAGES}:10000"],
             5,
             "expected a row from 0 to 9999, found 10000",
         ),
+        (["inspect", shipped(), "--trace", "1_0,1"], 5, "expected numbers such as 0,1"),
+        (["inspect", shipped(), "--trace", "nan,1"], 5, "expected numbers such as 0,1"),
+        (["inspect", shipped(), "--trace", ""], 5, "'': expected numbers such as 0,1"),
+        (["inspect", shipped(), "--plot", "w.txt"], 2, "expected a name that ends in .png, found w.txt"),
         (["inspect", shipped(), "--trace", "none"], 5, "expected numbers such as 0,1 or a data file"),
         (
             ["inspect", "and.pkl", "--head", "sigmoid", "--plot", "w.png"],

@@ -1,5 +1,6 @@
 """Every format in, every format out, and every pair of them."""
 
+import itertools
 import json
 import pickle
 import struct
@@ -19,6 +20,7 @@ from mlpinfer import InputError, Network, Predictor, WeightsError, load_network,
 from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
 from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
+from mlpinfer.weight_files.raw import RawWeights
 from tests.conftest import ROOT
 from tests.test_folding import networks
 
@@ -99,9 +101,9 @@ def test_an_unknown_suffix_is_refused_and_nothing_written(tmp_path, network):
 
 
 def test_a_conversion_that_would_differ_is_not_written(tmp_path, network, monkeypatch):
-    other = Network.random([784, 10])
+    other = Network.random([784, 10])  # no hidden layer
     monkeypatch.setattr("mlpinfer.conversion.encode", lambda *_: encode(other, "a.npz"))
-    with pytest.raises(WeightsError, match=r"would differ by .* not written"):
+    with pytest.raises(WeightsError, match="read back, hidden would differ; not written"):
         convert(network, tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
 
@@ -279,6 +281,53 @@ def test_layouts_by_name(keys, transposed):
         np.testing.assert_array_equal(layer.b, b)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "order"),
+    [
+        ({"input": (16, 8), "hidden": (16, 16), "output": (4, 16)}, ["input", "hidden", "output"]),
+        ({"encoder": (4, 8), "decoder": (8, 4)}, None),
+        ({"input": (16, 16), "hidden": (16, 16), "output": (4, 16)}, None),
+        ({"layers.0": (5, 9), "layers.1": (6, 5), "head": (2, 6)}, ["layers.0", "layers.1", "head"]),
+    ],
+)
+def test_words_are_ordered_by_shapes_alone(shapes, order):
+    """Whatever order a file has them in: that of safetensors means nothing."""
+    arrays = {
+        f"{name}.weight": np.full(shape, i, np.float32) for i, (name, shape) in enumerate(shapes.items())
+    }
+    for keys in itertools.permutations(arrays):
+        raw = RawWeights({key: arrays[key] for key in keys})
+        if order is None:
+            with pytest.raises(WeightsError, match="names that tell the order of the layers"):
+                layouts.to_network(raw, "relu", "identity", None, None)
+            continue
+        network = layouts.to_network(raw, "relu", "identity", None, None)
+        assert [list(shapes)[int(layer.W[0, 0])] for layer in network.layers] == order
+
+
+def test_the_order_of_a_state_dict_tells_where_shapes_do_not():
+    arrays = {f"{name}.weight": np.full((4, 4), i, np.float32) for i, name in enumerate(["a", "b", "c"])}
+    network = layouts.to_network(RawWeights(arrays, ordered=True), "relu", "identity", None, None)
+    assert [layer.W[0, 0] for layer in network.layers] == [0, 1, 2]
+
+
+def test_generic_names_are_no_order():
+    names = ["w_in", "b_in", "w_hid", "b_hid", "w_out", "b_out"]
+    square = dict(zip(names, rows_of([(4, 4), (4,), (4, 4), (4,), (4, 2), (2,)]), strict=True))
+    with pytest.raises(WeightsError, match="names that tell the order of the layers"):
+        load(square, layout="in-out")
+
+
+def test_the_checkpoint_of_an_optimizer_with_state(tmp_path):
+    """PyTorch's tutorial saves the optimizer too, whose state has numbers as keys."""
+    members = {
+        "a/data.pkl": b"\x80\2}(X\5\0\0\0model" + tensor()[2:-1] + b"X\1\0\0\0o}K\0K\1su.",
+        "a/data/0": bytes(16),
+    }
+    raw = torch_zip.decode(members)
+    assert list(raw.arrays) == ["weight"]
+
+
 def test_layers_without_a_bias():
     network = load({"0.weight": np.ones((3, 4)), "1.weight": np.ones((2, 3)), "1.bias": np.ones(2)})
     assert network.sizes == (4, 3, 2)
@@ -405,9 +454,9 @@ def test_damaged_safetensors_are_refused(tmp_path, data):
 # -- ONNX -----------------------------------------------------------------------------------------------
 
 
-def model(nodes, initializers=(), inputs=("x",), outputs=("y",)):
+def model(nodes, initializers=(), inputs=("x",), outputs=("y",), kind=TensorProto.FLOAT, rank=2):
     info = [
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", None]) for n in names]
+        [helper.make_tensor_value_info(n, kind, ["N"] + [None] * (rank - 1)) for n in names]
         for names in (inputs, outputs)
     ]
     tensors = [t if isinstance(t, TensorProto) else numpy_helper.from_array(t[1], t[0]) for t in initializers]
@@ -455,6 +504,25 @@ def test_onnx_graphs_of_others(nodes, hidden, head, scale):
     assert network.sha256 == expected.sha256
 
 
+def test_constants_of_onnx_in_every_form():
+    scale = node("Constant", [], ["half"], value_float=0.5)
+    same = node("Identity", ["b"], ["b2"])
+    one = ("one", np.float32(2))
+    nodes = [scale, same, node("Mul", ["x", "half"], ["d"]), node("Gemm", ["d", "W", "b2"], ["h"]),
+             node("Relu", ["h"], ["a"]), node("MatMul", ["a", "V"], ["z"]), node("Add", ["z", "one"], ["y"])]  # fmt: skip
+    network = layouts.to_network(decode(model(nodes, [*CONSTANTS, one])), None, None, None, None)
+    assert (
+        network.sha256
+        == Network.from_arrays([W, V], [b, np.full(2, 2, np.float32)], "relu", "identity", 0.5).sha256
+    )
+
+
+@pytest.mark.parametrize("slope", [1 / 3, 0.123456789012, 0.2])
+def test_slopes_survive_onnx(slope):
+    network = Network.random([3, 4, 2], hidden=f"leaky_relu({slope!r})")
+    assert round_trip(network, "onnx").sha256 == network.sha256
+
+
 def test_gemm_s_alpha_and_beta_apply():
     data = model([node("Gemm", ["x", "W", "b"], ["y"], alpha=2.0, beta=0.5)], CONSTANTS)
     layer = layouts.to_network(decode(data), None, None, None, None).layers[0]
@@ -489,6 +557,13 @@ words = helper.make_tensor("W", TensorProto.STRING, [1, 1], [b"a"])
         (model([node("Gemm", ["x", "W"], ["y"])], [words]), "expected floats or integers"),
         (b"\x08" + b"\xff" * 40, "damaged ONNX"),
         (b"\x08\x07", "expected 1 input"),
+        (model([node("Cast", ["x"], ["i"], to=7), node("Gemm", ["i", "W"], ["y"])], CONSTANTS), "a cast to floats"),
+        (model([node("Gemm", ["x", "W"], ["z"]), node("Cast", ["z"], ["y"], to=7)], CONSTANTS), "a cast to floats"),
+        (model([node("Cast", ["W"], ["V2"], to=6), node("Gemm", ["x", "V2"], ["y"])], CONSTANTS), "a cast to floats"),
+        (model([node("Div", ["x", "s"], ["d"]), node("Gemm", ["d", "W"], ["y"])], CONSTANTS, kind=TensorProto.INT32), "found 'Div' here"),
+        (model([node("Gemm", ["x", "W", "column"], ["y"])], [*CONSTANTS, ("column", np.ones((2, 1), np.float32))]), "expected 3 biases"),
+        (model([node("Relu", ["x"], ["y"], domain="my")], CONSTANTS), "found 'my'"),
+        (model([node("MatMul", ["x", "W"], ["z"]), node("Softmax", ["z"], ["y"], axis=1)], CONSTANTS, rank=3), "last axis"),
     ],
 )  # fmt: skip
 def test_onnx_graphs_of_another_kind_are_refused(data, message):

@@ -307,6 +307,10 @@ def test_a_memo_called_upon_again_and_again_does_not_fill_the_memory(refused):
     call = b"h\0h\1X\6\0\0\0latin1\x86R0"
     data = b"\x80\4c_codecs\nencode\nq\x000" + text + b"q\x010" + call * 100 + b"N."
     assert "makes more of its contents than it holds" in refused(data)
+    dtype = b"cnumpy\ndtype\nX\2\0\0\0u1K\0K\1\x87R(K\3X\1\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    call = b"h\0(h\1" + dtype + b"J" + struct.pack("<i", 1_000_000) + b"\x85X\1\0\0\0CtR0"
+    data = b"\x80\4cnumpy._core.numeric\n_frombuffer\nq\x000" + text + b"q\x010" + call * 100 + b"N."
+    assert "makes more of its contents than it holds" in refused(data)
     pairs = b"(" + b"X\1\0\0\0aN\x86" * 1_000 + b"l"
     call = b"h\0h\1\x85R0"
     data = b"\x80\4ccollections\nOrderedDict\nq\x000" + pairs + b"q\x010" + call * 1_000 + b"N."
@@ -314,14 +318,14 @@ def test_a_memo_called_upon_again_and_again_does_not_fill_the_memory(refused):
 
 
 def test_one_array_for_many_layers_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlpinfer.weight_files.layouts.MAX_FILE_BYTES", 100_000)
+    monkeypatch.setattr("mlpinfer.weight_files.layouts.MAX_FILE_BYTES", 102_000)
     W, b = np.ones((50, 50), np.uint8), np.ones(50)
     for layers, fits in ((5, True), (6, False)):
         path = tmp_path / "w"
         path.write_bytes(
             pickle.dumps({f"{k}{i}": v for i in range(1, layers + 1) for k, v in (("W", W), ("b", b))})
         )
-        with contextlib.nullcontext() if fits else pytest.raises(WeightsError, match="at most 100000 bytes"):
+        with contextlib.nullcontext() if fits else pytest.raises(WeightsError, match="at most 102000 bytes"):
             load_network(path)
 
 
@@ -391,6 +395,34 @@ def test_a_missing_layer_is_named(tmp_path, book_arrays):
         path.write_bytes(pickle.dumps({k: v for k, v in book_arrays.items() if k != key}))
         with pytest.raises(WeightsError, match=message):
             load_network(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["gamma1", "beta1", "running_mean", "fc2.weight", "fc2.bias", "dense/kernel", "w4"]
+)
+def test_a_layer_of_another_kind_beside_the_book_s_is_refused(tmp_path, book_arrays, name):
+    (tmp_path / "w").write_bytes(pickle.dumps(book_arrays | {name: np.ones(3)}))
+    with pytest.raises(WeightsError, match=f"{name}: expected W1, b1, W2, b2, ... alone"):
+        load_network(tmp_path / "w")
+
+
+def test_empty_and_oversized_arrays_are_refused_before_they_are_copied(tmp_path):
+    for arrays, message in (
+        ({"a.kernel": np.empty((0, 2**30), np.float16)}, "a.kernel: expected shape"),
+        ({"W1": np.ones((1, 1)), "b1": np.ones(9)}, r"b1: expected shape \(1,\) to fit W1, found \(9,\)"),
+        ({"a" * 1001: np.ones((2, 2))}, "names of at most 1000 characters"),
+    ):
+        np.savez(tmp_path / "w.npz", **arrays)
+        with pytest.raises(WeightsError, match=message):
+            load_network(tmp_path / "w.npz")
+
+
+def test_biases_may_be_rows(tmp_path, book_arrays):
+    arrays = {key: a[None] if a.ndim == 1 else a for key, a in book_arrays.items()}
+    for keys in (str, str.lower):  # w1 and b1 mean no more than their shapes
+        np.savez(tmp_path / "w.npz", **{keys(key): a for key, a in arrays.items()})
+        network = load_network(tmp_path / "w.npz", hidden="tanh", head="softmax")
+        np.testing.assert_array_equal(network.layers[1].b, book_arrays["b2"])
 
 
 def test_a_layer_far_away_is_not_searched_for(tmp_path, book_arrays):

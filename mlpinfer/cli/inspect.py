@@ -32,20 +32,28 @@ def command(
 
     With --trace, what every layer computes for one row: the affine values Z and the activations A.
     """
+    import dataclasses
+
+    import numpy as np
+
     from mlpinfer.folding import fold
-    from mlpinfer.predictor import Predictor
     from mlpinfer.summary import summarize
 
-    network = options.load_network(file, hidden, head, layout)
-    predictor = None
+    if plot and not plot.endswith(".png"):
+        raise click.UsageError(f"--plot: expected a name that ends in .png, found {plot}")
+    network = options.load_network(file, hidden, head, layout, scale)
+    trace = None
     if row is not None:
         x, data_scale = options.load_row(row)
-        if scale is None and network.scale is None:
-            scale = data_scale
-        predictor = Predictor(network, precision="float64", scale=scale)
-        trace = predictor.trace(x)
+        if len(x) != network.sizes[0]:
+            raise click.UsageError(f"--trace: expected {network.sizes[0]} numbers, found {len(x)}")
+        if network.scale is None:
+            network = dataclasses.replace(network, scale=data_scale)
     if folded:
         network = fold(network)
+    if row is not None:
+        with np.errstate(all="ignore"):
+            trace = network.astype(np.float64).trace(x)
     summary = summarize(network)
     if plot:
         from mlpinfer.render.pictures import draw_weights
@@ -55,10 +63,10 @@ def command(
         from mlpinfer.render.text import print_summary, print_trace
 
         print_summary(summary)
-        if predictor:
+        if trace:
             print_trace(trace)
     if json:
         values = summary.to_dict()
-        if predictor:
+        if trace:
             values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
         options.write_json(values, json)

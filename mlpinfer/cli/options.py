@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
+_NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
 
 
 class Scale(click.ParamType[float]):
@@ -141,7 +144,7 @@ def load_dataset(data: str | None, labels: str | None) -> Dataset:
 
 def write_json(values: dict[str, Any], file: str) -> None:
     """Write one JSON object to a file, whole or not at all, or to stdout where `file` is ``-``."""
-    text = json.dumps(values, indent=2, allow_nan=False)
+    text = json.dumps(_finite(values), indent=2, allow_nan=False)
     if file == "-":
         click.echo(text)
         return
@@ -151,23 +154,30 @@ def write_json(values: dict[str, Any], file: str) -> None:
         output.write(text.encode() + b"\n")
 
 
+def _finite(value: Any) -> Any:
+    """The same with None for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def load_row(text: str) -> tuple[Any, float | None]:
     """Return one row, and its scale: numbers (``0,1``), or a row of a data file (``FILE:ROW``)."""
     import numpy as np
 
     from mlpinfer import data_files
 
-    try:
+    if re.fullmatch(_NUMBERS, text):
         return np.array([float(number) for number in text.split(",")]), None
-    except ValueError:
-        pass
     file, colon, number = text.rpartition(":")
     file, index = (file, int(number)) if colon and number.isdigit() else (text, 0)
     try:
         data = data_files.load_data(file)
     except FileNotFoundError:
         raise DatasetError(
-            f"{file}: expected numbers such as 0,1 or a data file, found no such file"
+            f"{ascii(text)}: expected numbers such as 0,1 or a data file, found no such file"
         ) from None
     if index >= data.samples:
         raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")

@@ -1,20 +1,9 @@
-"""From named arrays to a network and back: which array is which layer's, and which way round.
-
-| keys | made by | weights |
-|---|---|---|
-| ``W1``, ``b1`` | the book, mlpinfer | (in, out) |
-| ``fc1.weight``, ``fc1.bias`` | PyTorch, most safetensors | (out, in) |
-| ``dense/kernel``, ``dense/bias`` | Keras, Flax | (in, out) |
-| ``coefs_.0``, ``intercepts_.0`` | scikit-learn | (in, out) |
-| anything else | | told by the length of the biases, or by `layout` |
-"""
+"""From named arrays to a network and back: activations, scale, and which way round weights lie."""
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +11,11 @@ import numpy.typing as npt
 from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
+from mlpinfer.weight_files import keys
+from mlpinfer.weight_files.keys import shown
 from mlpinfer.weight_files.raw import RawWeights
 
-_BOOK = re.compile(r"([Wb])([1-9][0-9]{0,3})")
-_SKLEARN = re.compile(r"(coefs_|intercepts_)\.([0-9]{1,4})")
-#: Pairs of keys, of a layer's weights and of its biases where it has any.
-Names = list[tuple[str, str | None]]
-_SUFFIXES = {"weight": "out-in", "kernel": "in-out"}
-
-
-class _Found(NamedTuple):
-    """Keys of weights and biases, first layer first, and which way round the weights lie."""
-
-    names: Names
-    layout: str | None
+Array = npt.NDArray[Any]
 
 
 def to_network(
@@ -56,40 +36,34 @@ def to_network(
     layout = layout or raw.metadata.get("layout")
     if layout not in (None, "in-out", "out-in"):
         raise WeightsError(f"layout: expected in-out or out-in, found {quoted(layout)}")
-    is_book = any(_BOOK.fullmatch(key) for key in raw.arrays)
-    found = _find_book(raw) if is_book else _find_other(raw)
-    arrays = raw.arrays
-    weights = [arrays[W] for W, _ in found.names]
-    biases = [arrays[b] for _, b in found.names if b is not None]
-    told = layout or found.layout or _layout_by_shape(weights, biases)
-    _check_bytes(weights)
-    if told == "out-in":
-        weights = [_transposed(W) for W in weights]
+    found = keys.find(raw)
+    told = layout or found.layout or keys.layout_by_shape(*_arrays(raw, found.pairs))
+    pairs = found.pairs if found.ordered else keys.in_order(raw, found.pairs, told)
+    weights = [_turned(raw.arrays[W], told) for W, _ in pairs]
+    biases = [None if b is None else _flat(raw.arrays[b]) for _, b in pairs]
+    _check_sizes(pairs, weights, biases)
     hidden = _metadata_hidden(raw) if hidden is None else hidden
-    hidden = "sigmoid" if hidden is None and is_book else hidden
-    head = head or raw.metadata.get("head") or ("softmax" if is_book else None)
-    if head is None or (hidden is None and len(weights) > 1):
+    hidden = "sigmoid" if hidden is None and (found.by_the_book or len(weights) == 1) else hidden
+    head = head or raw.metadata.get("head") or ("softmax" if found.by_the_book else None)
+    if head is None or hidden is None:
         raise WeightsError(
             "the file does not say its activations: give hidden (--hidden sigmoid, tanh, relu, leaky_relu) "
             "and head (--head softmax, sigmoid, identity)"
         )
     return Network.from_arrays(
         weights,
-        [
-            np.zeros(_outputs(W), W.dtype) if b is None else arrays[b]
-            for W, (_, b) in zip(weights, found.names, strict=True)
-        ],
-        hidden if hidden is not None else "sigmoid",
+        [np.zeros(W.shape[1], W.dtype) if b is None else b for W, b in zip(weights, biases, strict=True)],
+        hidden,
         head,
         scale if scale is not None else _metadata_scale(raw),
-        names=[(_shown(W), _shown(b or f"bias of {W}")) for W, b in found.names],
+        names=[(shown(W), shown(b or f"bias of {W}")) for W, b in pairs],
         notes=raw.notes,
     )
 
 
-def to_arrays(network: Network) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def to_arrays(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays of a network in the book's layout, and what they do not say, as strings."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     for i, layer in enumerate(network.layers, 1):
         arrays |= {f"W{i}": layer.W, f"b{i}": layer.b}
     metadata = {"layout": "in-out", "head": network.head, "hidden": ",".join(network.hidden)}
@@ -103,108 +77,36 @@ def is_the_book_s(network: Network) -> bool:
     return set(network.hidden) <= {"sigmoid"} and network.head == "softmax" and network.scale is None
 
 
-def natural(key: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts ``dense_2`` before ``dense_10``."""
-    parts = re.split(r"([0-9]{1,9})", key)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+def _arrays(raw: RawWeights, pairs: list[keys.Pair]) -> tuple[list[Array], list[Array]]:
+    return [raw.arrays[W] for W, _ in pairs], [raw.arrays[b] for _, b in pairs if b is not None]
 
 
-def _find_book(raw: RawWeights) -> _Found:
-    layers = {int(match[2]) for key in raw.arrays if (match := _BOOK.fullmatch(key))}
-    missing = next(
-        (f"{kind}{i}" for i in range(1, len(layers) + 1) for kind in "Wb" if f"{kind}{i}" not in raw.arrays),
-        None,
-    )
-    if missing:
-        raise WeightsError(f"{missing}: expected, because W1 to b{max(layers)} make a network, but missing")
-    names: Names = [(f"W{i}", f"b{i}") for i in range(1, len(layers) + 1)]
-    wanted = {name for pair in names for name in pair}
-    raw.notes += [f"{quoted(key)} left out: not a layer's W or b" for key in raw.arrays if key not in wanted]
-    return _Found(names, "in-out")
+def _turned(W: Array, layout: str) -> Array:
+    """Weights as (in, out); those of a single neuron, (in,), as (in, 1)."""
+    if W.ndim == 1:
+        return W.reshape(-1, 1)
+    return W.T if layout == "out-in" else W
 
 
-def _find_other(raw: RawWeights) -> _Found:
-    names: Names
-    for suffix, layout in _SUFFIXES.items():
-        if any(re.fullmatch(rf"(.*[./])?{suffix}", key) for key in raw.arrays):
-            return _Found(_find_suffixed(raw, suffix), layout)
-    if any(_SKLEARN.fullmatch(key) for key in raw.arrays):
-        count = sum(key.startswith("coefs_.") for key in raw.arrays)
-        names = [(f"coefs_.{i}", f"intercepts_.{i}") for i in range(count)]
-        _refuse_others(raw, names)
-        return _Found(names, "in-out")
-    keys = sorted(raw.arrays, key=natural)
-    weights = [key for key in keys if raw.arrays[key].ndim == 2]
-    biases = [key for key in keys if raw.arrays[key].ndim == 1]
-    if not weights or len(weights) != len(biases) or len(weights) + len(biases) != len(keys):
-        shown = ", ".join(quoted(key, 20) for key in keys[:6]) or "none"
-        raise WeightsError(
-            f"expected arrays W1, b1, W2, b2, ... or NAME.weight, NAME.bias, ..., found {shown}"
-        )
-    return _Found(list(zip(weights, biases, strict=True)), None)
+def _flat(b: Array) -> Array:
+    return b.reshape(-1) if b.ndim == 2 and b.shape[0] == 1 else b
 
 
-def _find_suffixed(raw: RawWeights, suffix: str) -> Names:
-    """Pair ``NAME.weight`` with ``NAME.bias``, in the order of the numbers in their names."""
-    stems = [key.removesuffix(suffix) for key in raw.arrays if key.endswith(suffix)]
-    names = [(stem + suffix, stem + "bias" if stem + "bias" in raw.arrays else None) for stem in stems]
-    _refuse_others(raw, names)
-    for W, _ in names:
-        if raw.arrays[W].ndim != 2:
-            shape = raw.arrays[W].shape
-            raise WeightsError(f"{_shown(W)}: expected the weights of a linear layer, found shape {shape}")
-    ordered = sorted(names, key=lambda pair: natural(pair[0]))
-    if ordered == names or len({re.sub(r"[0-9]+", "", stem) for stem in stems}) == 1:
-        return ordered
-    # The names are words, so the order of the file may be the one that fits. Both must not.
-    fitting = [order for order in (ordered, names) if _fits(raw, [W for W, _ in order], suffix)]
-    if len(fitting) == 2:
-        by_name, by_file = (", ".join(_shown(W) for W, _ in order) for order in fitting)
-        raise WeightsError(f"expected names that tell the order of the layers, found {by_name} or {by_file}")
-    return fitting[0] if fitting else ordered
+def _check_sizes(pairs: list[keys.Pair], weights: list[Array], biases: list[Array | None]) -> None:
+    """Refuse, before anything is copied, what does not fit or would fill the memory.
 
-
-def _fits(raw: RawWeights, keys: list[str], suffix: str) -> bool:
-    shapes = [raw.arrays[key].shape[:: -1 if _SUFFIXES[suffix] == "out-in" else 1] for key in keys]
-    return all(before[1] == after[0] for before, after in itertools.pairwise(shapes))
-
-
-def _refuse_others(raw: RawWeights, names: Names) -> None:
-    wanted = {name for pair in names for name in pair}
-    for key in raw.arrays:
-        if key not in wanted:
-            raise WeightsError(
-                f"{_shown(key)}: expected weights and biases of linear layers only, found this"
-            )
-    for missing in wanted - raw.arrays.keys() - {None}:
-        raise WeightsError(f"{_shown(str(missing))}: expected beside the other layers, but missing")
-
-
-def _layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[Any]]) -> str:
-    """Tell the layout by the biases: one a column is (in, out), one a row (out, in)."""
-    fits = {
-        "in-out": all(W.shape[1:] == b.shape for W, b in zip(weights, biases, strict=True)),
-        "out-in": all(W.shape[:1] == b.shape for W, b in zip(weights, biases, strict=True)),
-    }
-    layouts = [layout for layout, fit in fits.items() if fit]
-    if len(layouts) == 2:
-        raise WeightsError("square weights without telling names: give layout (--layout in-out or out-in)")
-    return layouts[0] if layouts else "in-out"  # where neither fits, from_arrays says which array does not
-
-
-def _check_bytes(weights: list[npt.NDArray[Any]]) -> None:
-    """Refuse what would not fit once integers are float64, or one array is used for many layers."""
-    total = sum(W.size * (W.itemsize if W.dtype.kind == "f" else 8) for W in weights)
+    Integers become float64, one array may stand for many layers, and an empty one claims any width.
+    """
+    total = 0
+    for (W_name, b_name), W, b in zip(pairs, weights, biases, strict=True):
+        if W.ndim != 2 or W.size == 0:
+            raise WeightsError(f"{shown(W_name)}: expected shape (inputs, outputs), found {W.shape}")
+        if b is not None and b.size != W.shape[1]:
+            fit = f"expected shape {W.shape[1:]} to fit {shown(W_name)}"
+            raise WeightsError(f"{shown(str(b_name))}: {fit}, found {b.shape}")
+        total += (W.size + W.shape[1]) * (W.itemsize if W.dtype.kind == "f" else 8)
     if total > MAX_FILE_BYTES:
         raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
-
-
-def _transposed(W: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return W.T if W.ndim == 2 else W
-
-
-def _outputs(W: npt.NDArray[Any]) -> int:
-    return int(W.shape[1]) if W.ndim == 2 else 1
 
 
 def _metadata_hidden(raw: RawWeights) -> list[str] | None:
@@ -220,8 +122,3 @@ def _metadata_scale(raw: RawWeights) -> float | None:
         return float(text if "_" not in text else "")  # float() would take 1_0
     except ValueError:
         raise WeightsError(f"scale: expected a number, found {quoted(text)}") from None
-
-
-def _shown(key: str) -> str:
-    """A key as it is where it is plain, else quoted."""
-    return key if re.fullmatch(r"[\w./ -]{1,60}", key, re.ASCII) else quoted(key)

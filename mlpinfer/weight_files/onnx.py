@@ -7,6 +7,8 @@ file: nothing is read from the paths that a model names.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import MlpInferError, WeightsError, quoted
+from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
+#: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of ONNX's TensorProto.
+_FLOATS = (1, 10, 11, 16)
 _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
@@ -50,6 +55,11 @@ def decode(data: bytes) -> RawWeights:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 constants[node.output[0]] = node.attribute[0].t
         chain = _Chain({name: _array(onnx, tensor) for name, tensor in constants.items()})
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value_float":
+                chain.constants[node.output[0]] = np.asarray(node.attribute[0].f, np.float32)
+        if model.functions:
+            raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
         chain.walk(graph)
     except MlpInferError:
         raise
@@ -76,6 +86,9 @@ class _Chain:
         self.biases: list[npt.NDArray[Any] | None] = []
         self.behind: list[str] = []
         self.scale: float | None = None
+        self.bytes = 0
+        self.rank = 0
+        self.integers = False
 
     def walk(self, graph: Any) -> None:
         inputs = [value.name for value in graph.input if value.name not in self.constants]
@@ -83,10 +96,17 @@ class _Chain:
         if len(inputs) != 1 or len(outputs) != 1:
             raise WeightsError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
         value = inputs[0]
+        kind = next(item.type.tensor_type for item in graph.input if item.name == value)
+        self.rank, self.integers = len(kind.shape.dim), kind.elem_type not in _FLOATS
         for node in graph.node:
+            if node.domain not in ("", "ai.onnx"):
+                raise WeightsError(
+                    f"{_name(node)}: expected the operators of ONNX, found {quoted(node.domain)}"
+                )
             if node.op_type == "Constant":
                 continue
-            if node.op_type == "Cast" and node.input[0] in self.constants:
+            if node.op_type in ("Cast", "Identity") and node.input[0] in self.constants:
+                self.check_cast(node)
                 self.constants[node.output[0]] = self.constants[node.input[0]]
                 continue
             if value not in node.input or len(node.output) != 1:
@@ -98,23 +118,25 @@ class _Chain:
 
     def step(self, node: Any, value: str, attributes: Mapping[str, Any]) -> None:
         match node.op_type:
-            case "Identity" | "Cast":
+            case "Identity":
                 return
+            case "Cast":
+                self.check_cast(node)
+                self.integers = False
             case "Flatten" if not self.weights and ("axis" not in attributes or attributes["axis"].i == 1):
-                return
-            case "Mul" | "Div" if not self.weights and self.scale is None:
+                self.rank = 2
+            case "Mul" | "Div" if not self.weights and self.scale is None and not self.integers:
                 self.scale = self.leading_scale(node, value)
             case "Gemm" if node.input[0] == value:
                 self.gemm(node, attributes)
             case "MatMul" if node.input[0] == value:
                 self.add_layer(self.constant(node, 1), None)
             case "Add" if self.weights and self.biases[-1] is None and self.behind[-1] == "identity":
-                b = self.constant(node, 1 if node.input[0] == value else 0)
-                self.biases[-1] = b.reshape(-1) if b.shape[:-1] == (1,) else b
+                self.biases[-1] = self.bias(node, self.constant(node, 1 if node.input[0] == value else 0))
             case "LeakyRelu" if self.free():
                 alpha = attributes["alpha"].f if "alpha" in attributes else 0.01
                 self.behind[-1] = f"leaky_relu({float(str(np.float32(alpha)))!r})"
-            case "Softmax" if "axis" in attributes and attributes["axis"].i not in (1, -1):
+            case "Softmax" if not self.is_last(attributes):
                 raise WeightsError(f"{_name(node)}: expected softmax over the last axis")
             case kind if kind in _ACTIVATIONS and self.free():
                 self.behind[-1] = _ACTIVATIONS[kind]
@@ -122,6 +144,22 @@ class _Chain:
                 raise WeightsError(
                     f"{_name(node)}: expected linear layers and activations, found {quoted(kind)} here"
                 )
+
+    def is_last(self, attributes: Mapping[str, Any]) -> bool:
+        axis = attributes["axis"].i if "axis" in attributes else -1
+        return axis == -1 or (axis == 1 and self.rank == 2)
+
+    def check_cast(self, node: Any) -> None:
+        to = next((item.i for item in node.attribute if item.name == "to"), None)
+        if node.op_type == "Cast" and to not in _FLOATS:
+            raise WeightsError(f"{_name(node)}: expected a cast to floats, found one that would round")
+
+    def bias(self, node: Any, b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One number for each output, or one for all, as a row."""
+        outputs = self.weights[-1].shape[1]
+        if b.size not in (1, outputs) or b.shape[:-1] not in ((), (1,)):
+            raise WeightsError(f"{_name(node)}: expected {outputs} biases, found shape {b.shape}")
+        return np.broadcast_to(b.reshape(-1), (outputs,))
 
     def free(self) -> bool:
         return bool(self.behind) and self.behind[-1] == "identity"
@@ -134,6 +172,9 @@ class _Chain:
     def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
         if W.ndim != 2:
             raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
+        self.bytes += W.nbytes
+        if self.bytes > MAX_FILE_BYTES:
+            raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found more")
         self.weights.append(W)
         self.biases.append(b)
         self.behind.append("identity")
@@ -147,11 +188,11 @@ class _Chain:
         W = self.constant(node, 1)
         b = self.constant(node, 2) if len(node.input) > 2 and node.input[2] else None
         alpha, beta = number("alpha", 1), number("beta", 1)
-        W = W.T if "transB" in attributes and attributes["transB"].i else W
+        self.add_layer(W.T if "transB" in attributes and attributes["transB"].i else W, None)
+        if alpha != 1:
+            self.weights[-1] = self.weights[-1] * np.asarray(alpha, W.dtype)
         if b is not None:
-            b = np.broadcast_to(b.reshape(-1), W.shape[1:]) if b.size in (1, W.shape[1]) else b
-            b = b if beta == 1 else b * np.asarray(beta, b.dtype)
-        self.add_layer(W if alpha == 1 else W * np.asarray(alpha, W.dtype), b)
+            self.biases[-1] = self.bias(node, b if beta == 1 else b * np.asarray(beta, b.dtype))
 
     def leading_scale(self, node: Any, value: str) -> float:
         if node.op_type == "Div" and node.input[0] != value:
@@ -169,12 +210,25 @@ class _Chain:
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
             arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
         found = {"layout": "in-out", "hidden": ",".join(self.behind[:-1]), "head": self.behind[-1]}
+        # The graph holds numbers rounded to float32; ours are kept beside it to the last bit.
+        ours = parse_metadata(metadata.encode())
         if self.scale is not None:
-            # The graph holds it rounded to its own dtype; ours is kept beside it to the last bit.
-            exact = parse_metadata(metadata.encode()).get("scale", "")
+            exact = ours.get("scale", "")
             same = _is_number(exact) and np.float32(float(exact)) == np.float32(self.scale)
             found["scale"] = exact if same else repr(self.scale)
+        exact = ours.get("hidden", "")
+        if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
+            found["hidden"] = exact
         return RawWeights(arrays, found)
+
+
+def _rounded(names: list[str]) -> list[str | np.float32]:
+    """Activations with their slopes as ONNX holds them."""
+    slopes = [re.fullmatch(r"leaky_relu\(([0-9.e+-]{1,32})\)", name) for name in names]
+    return [
+        np.float32(float(slope[1])) if slope and _is_number(slope[1]) else name
+        for slope, name in zip(slopes, names, strict=True)
+    ]
 
 
 def _is_number(text: str) -> bool:
@@ -229,8 +283,10 @@ def encode(network: Network) -> bytes:
     )
     opset = helper.make_opsetid("", _OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mlpinfer")
+    exact = {"hidden": ",".join(network.hidden)}
     if network.scale is not None:
-        helper.set_model_props(model, {_METADATA: f'{{"scale": "{network.scale!r}"}}'})
+        exact["scale"] = repr(network.scale)
+    helper.set_model_props(model, {_METADATA: json.dumps(exact)})
     return bytes(model.SerializeToString())
 
 

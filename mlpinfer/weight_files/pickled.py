@@ -35,6 +35,8 @@ def decode(data: bytes) -> RawWeights:
         raise WeightsError(f"expected a pickled dict of arrays W1, b1, ..., found {quoted(value)}")
     raw = RawWeights({})
     for key, item in value.items():
+        if type(key) is not str:
+            raise WeightsError(f"expected names as keys, found {quoted(key)}")
         if type(item) is list and item and all(type(part) is _Array for part in item):
             # scikit-learn's coefs_ and intercepts_, a list of arrays each
             raw.arrays |= {f"{key}.{i}": part.value() for i, part in enumerate(item)}

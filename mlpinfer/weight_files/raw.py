@@ -33,11 +33,14 @@ class RawWeights:
         Activations, scale and layout, where the format carries them.
     notes : list of str
         What was left out, a line each.
+    ordered : bool
+        Whether the order of the arrays is that in which their layers were defined.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ordered: bool = False
 
 
 def parse_metadata(data: bytes) -> dict[str, str]:

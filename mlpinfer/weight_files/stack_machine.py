@@ -2,7 +2,7 @@
 
 A pickle is a program for a stack machine; `pickle.load` lets that program import and call anything.
 This one reads the same opcodes (with the readers of the standard library's `pickletools`) and
-builds plain values only: None, bool, int, float, str, bytes, tuple, list, dict with str keys. A
+builds plain values only: None, bool, int, float, str, bytes, tuple, list, dict of str or int keys. A
 global is looked up in a dict of stand-ins that the caller wrote and is never imported; what it
 returns is the caller's own. Opcodes that make objects any other way are refused.
 
@@ -21,7 +21,7 @@ from mlpinfer.errors import WeightsError, quoted
 
 MAX_OPCODES = 100_000
 #: What stand-ins may make of the memo's contents, over and over: bytes for each byte of the file.
-_BYTES_MADE = 2
+_BYTES_MADE = 4
 
 #: A stand-in takes the arguments of the call, checks them and returns the value they stand for.
 StandIn = Callable[..., Any]
@@ -36,7 +36,7 @@ class Placeholder:
         raise NotImplementedError
 
 
-class Ordered(dict[str, Any], Placeholder):
+class Ordered(dict[Any, Any], Placeholder):
     """What stands for `collections.OrderedDict`; its attributes (torch's _metadata) are dropped."""
 
     def build(self, state: object) -> None:
@@ -167,6 +167,7 @@ class _Machine:
                 state, target = self.pop(), self.top()
                 if not isinstance(target, Placeholder):
                     raise WeightsError(f"refused: the pickle would set the state of {quoted(target)}")
+                self.charge(state if type(state) is tuple else ())
                 target.build(state)
             case "BINPERSID" if self.persistent is not None:
                 push(self.persistent(self.pop()))
@@ -210,19 +211,23 @@ class _Machine:
             result = function(*args)  # type: ignore[operator]
         except TypeError:
             raise WeightsError("malformed pickle: wrong number of arguments") from None
-        # One long value in the memo, called upon again and again, must not fill the memory.
-        self.bytes_left -= len(result) if type(result) is bytes else 0
-        self.items_left -= sum(len(arg) for arg in args if type(arg) is list)
-        if self.bytes_left < 0 or self.items_left < 0:
-            raise WeightsError("refused: the pickle makes more of its contents than it holds")
+        self.charge((*args, result))
         return result
 
+    def charge(self, values: tuple[Any, ...]) -> None:
+        """Count what a call was given and made: one long value in the memo must not fill the memory."""
+        self.bytes_left -= sum(len(value) for value in values if type(value) in (str, bytes))
+        self.items_left -= sum(len(value) for value in values if type(value) is list)
+        if self.bytes_left < 0 or self.items_left < 0:
+            raise WeightsError("refused: the pickle makes more of its contents than it holds")
 
-def _set_items(target: dict[str, Any], items: list[Any]) -> dict[str, Any]:
+
+def _set_items(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise WeightsError("malformed pickle: a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) is not str:
+        # Numbers are the keys of an optimizer's state; anything else might take for ever to hash.
+        if type(key) is not str and (type(key) is not int or key.bit_length() > 64):
             raise WeightsError(f"expected names as keys, found {quoted(key)}")
         target[key] = value
     return target

@@ -65,10 +65,12 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
         raise WeightsError(f"expected a state_dict, a dict of tensors, found {quoted(value)}")
     arrays = {}
     for name, item in value.items():
+        if type(name) is not str:
+            raise WeightsError(f"expected names of tensors, found {quoted(name)}")
         if type(item) is not _Tensor:
             raise WeightsError(f"{quoted(name)}: expected a tensor, found {quoted(item)}")
         arrays[name] = item.array
-    return RawWeights(arrays, {}, notes)
+    return RawWeights(arrays, {}, notes, ordered=True)
 
 
 def _is_dict(value: object) -> bool:
@@ -79,16 +81,15 @@ class _StorageType:
     """Stand-in for a class such as ``torch.FloatStorage``; never called, only named."""
 
     def __init__(self, name: str) -> None:
-        self.code = _STORAGES[name]
-        self.bfloat16 = name.startswith("BFloat16")
+        self.name, self.code = name, _STORAGES[name]
 
     def __call__(self, *args: object) -> None:
         raise WeightsError("refused: a torch storage called directly")
 
 
 class _Storage:
-    def __init__(self, values: npt.NDArray[Any], bfloat16: bool) -> None:
-        self.values, self.bfloat16 = values, bfloat16
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self.values = values
 
 
 class _Storages:
@@ -100,6 +101,7 @@ class _Storages:
         if order not in (b"little", b"big"):
             raise WeightsError("damaged: expected byteorder little or big")
         self._order = "<" if order == b"little" else ">"
+        self._loaded: dict[tuple[str, str], _Storage] = {}
 
     def load(self, key: object) -> _Storage:
         if type(key) is not tuple or len(key) != 5 or type(key[0]) is not str or key[0] != "storage":
@@ -107,6 +109,8 @@ class _Storages:
         _, kind, number, _, numel = key
         if type(kind) is not _StorageType or type(number) is not str or not _KEY.fullmatch(number):
             raise WeightsError("malformed storage in the pickle")
+        if (number, kind.name) in self._loaded:  # tensors may share a storage; it is widened once
+            return self._loaded[number, kind.name]
         record = self._members.get(f"{self._folder}data/{number}")
         if record is None:
             raise WeightsError(f"storage {number}: expected in the zip, but missing")
@@ -115,7 +119,10 @@ class _Storages:
             raise WeightsError(
                 f"storage {number}: expected {quoted(numel)} x {dtype}, found {len(record)} bytes"
             )
-        return _Storage(np.frombuffer(record, dtype), kind.bfloat16)
+        values = np.frombuffer(record, dtype)
+        storage = _Storage(widen(values) if kind.name.startswith("BFloat16") else values)
+        self._loaded[number, kind.name] = storage
+        return storage
 
 
 class _Tensor(stack_machine.Placeholder):
@@ -144,7 +151,7 @@ def _rebuild_tensor(storage: object, offset: object, size: object, stride: objec
     view = np.lib.stride_tricks.as_strided(
         storage.values[offset:], shape, [step * itemsize for step in strides], writeable=False
     )
-    return _Tensor(widen(view) if storage.bfloat16 else view)
+    return _Tensor(view)
 
 
 def _whole(value: object) -> tuple[int, ...]:

@@ -85,6 +85,51 @@ def test_a_module_of_one_s_own_needs_its_activations():
         assert_equal(Network.from_torch(module, "relu", "softmax"), x.numpy(), module(x).numpy())
 
 
+class Subclass(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Around(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(3, 5), part, nn.Linear(5, 2)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        nn.BatchNorm1d(5),
+        nn.GELU(),
+        nn.Tanh(),
+        Subclass(5, 5),
+        nn.utils.parametrizations.weight_norm(nn.Linear(5, 5)),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_part_that_cannot_be_taken_is_refused_in_any_module(part):
+    for module in (Around(part), nn.Sequential(nn.Linear(3, 5), nn.ReLU(), part, nn.ReLU(), nn.Linear(5, 2))):
+        if isinstance(module, Around) or not isinstance(part, nn.Tanh):
+            with pytest.raises(ValueError, match="expected linear layers"):
+                Network.from_torch(module, hidden="relu", head="softmax")
+
+
+def test_a_checkpoint_with_its_optimizer(tmp_path):
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer = torch.optim.Adam(module.parameters())
+    loss = module(torch.randn(5, 3)).sum()
+    loss.backward()
+    optimizer.step()
+    state = {
+        "epoch": 1,
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+    torch.save(state | {"loss": loss.item()}, tmp_path / "a.pt")
+    network = load_network(tmp_path / "a.pt", hidden="relu", head="identity")
+    assert network.sha256 == Network.from_torch(module).sha256
+
+
 @pytest.mark.parametrize(
     "part",
     [nn.BatchNorm1d(5), nn.GELU(), nn.Softmax(dim=0), nn.Sequential(nn.ReLU(), nn.Tanh())],
