@@ -1,6 +1,6 @@
 """`python -m mlpinfer`."""
 
-from mlpinfer.cli import main
+from mlpinfer.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -69,6 +70,24 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
 )
 def group() -> None:
     """Batch inference for multilayer perceptrons, on NumPy or CuPy."""
+
+
+def run() -> NoReturn:
+    """Be the process: run the command line and leave at once.
+
+    All output is flushed by then. What the interpreter would still do is free memory, module by
+    module, which takes longer than reading the test set does; the system frees it all the same.
+    """
+    code = 1
+    try:
+        main()
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 0
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+    os._exit(code)
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -177,7 +177,7 @@ def load_row(text: str) -> tuple[Any, float | None]:
         data = data_files.load_data(file)
     except FileNotFoundError:
         raise DatasetError(
-            f"{ascii(text)}: expected numbers such as 0,1 or a data file, found no such file"
+            f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"
         ) from None
     if index >= data.samples:
         raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")
