@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlpinfer.mnist import load_mnist
     from mlpinfer.network import Layer, LayerTrace, Network
     from mlpinfer.predictor import Predictor
-    from mlpinfer.scoring import ScoreReport, score
+    from mlpinfer.report import ScoreReport
+    from mlpinfer.scoring import score
     from mlpinfer.weight_files import load_network, save_network
 
 _HOMES = {
@@ -28,7 +29,8 @@ _HOMES = {
     "mnist": ("load_mnist",),
     "network": ("Layer", "LayerTrace", "Network"),
     "predictor": ("Predictor",),
-    "scoring": ("ScoreReport", "score"),
+    "report": ("ScoreReport",),
+    "scoring": ("score",),
     "weight_files": ("load_network", "save_network"),
 }
 

@@ -11,113 +11,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlpinfer import metrics
 from mlpinfer.data_files import Dataset
-from mlpinfer.environment import Environment, environment
+from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
+from mlpinfer.report import BatchInfo, DataInfo, DeviceInfo, Latency, NetworkInfo, ScoreReport, Spread, Timing
 
-SCHEMA = "mlpinfer.score/1"
 #: Metrics are summed up over parts of this many rows.
 _PART_ROWS = 65_536
 #: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
 _LATENCY_ROWS = 3_000
 _LATENCY_BATCHES = (20, 1_000)
-
-
-class NetworkInfo(NamedTuple):
-    """`scale` is the one that was applied, from the options, the network or the data."""
-
-    layers: tuple[int, ...]
-    parameters: int
-    hidden: tuple[str, ...]
-    head: str
-    scale: float | None
-    sha256: str
-
-
-class DataInfo(NamedTuple):
-    """Which rows were scored."""
-
-    name: str
-    samples: int
-    features: int
-
-
-class DeviceInfo(NamedTuple):
-    """`requested` is what was asked for, `actual` what was used; `threads` is how many workers ran."""
-
-    requested: str
-    actual: str
-    name: str
-    backend: str
-    threads: int
-    precision: str
-
-
-class BatchInfo(NamedTuple):
-    """`full` batches of `size` rows and, if there is one, a last one of `tail` rows."""
-
-    size: int
-    full: int
-    tail: int
-
-
-class Spread(NamedTuple):
-    """Seconds of the timed passes, wall clock."""
-
-    min: float
-    median: float
-    max: float
-
-
-class Latency(NamedTuple):
-    """Percentiles of the time a full batch takes, milliseconds, one thread."""
-
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-
-
-class Timing(NamedTuple):
-    """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
-
-    `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up.
-    """
-
-    cold_seconds: float
-    seconds: Spread
-    samples_per_second: float
-    batch_latency_ms: Latency
-    includes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """All that `score` found; `to_dict` is the JSON of schema ``mlpinfer.score/1``.
-
-    `metrics` is None where the data has no labels.
-    """
-
-    network: NetworkInfo
-    data: DataInfo
-    device: DeviceInfo
-    batch: BatchInfo
-    metrics: metrics.ClassificationMetrics | metrics.RegressionMetrics | None
-    timing: Timing
-    environment: Environment
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON; what is not a finite number is None."""
-        result: dict[str, Any] = _jsonable({"schema": SCHEMA, **vars(self)})
-        return result
 
 
 def score(
@@ -287,13 +196,3 @@ def _device_info(predictor: Predictor, rows: int) -> DeviceInfo:
         predictor.workers(rows),
         predictor.precision,
     )
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

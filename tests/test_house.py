@@ -17,7 +17,7 @@ FLOORS = [
     {"network", "frameworks", "folding", "backends", "metrics"},
     {"plan", "tiles", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
-    {"environment", "scoring", "conversion"},
+    {"environment", "report", "scoring", "conversion"},
     {"render"},
     {"cli"},
 ]
@@ -51,6 +51,8 @@ def test_imports_point_down():
                     ("network", "frameworks"),
                     ("mnist", "data_files"),
                     ("scoring", "environment"),
+                    ("report", "environment"),
+                    ("scoring", "report"),
                 }
                 assert (parts[0], room(module)) in allowed, f"{path} imports {module}"
 

@@ -10,7 +10,7 @@ from mlpinfer.backends.inventory import Inventory
 from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
 from mlpinfer.network import LayerTrace
 from mlpinfer.ops import Array
-from mlpinfer.scoring import ScoreReport
+from mlpinfer.report import ScoreReport
 from mlpinfer.summary import NetworkSummary
 
 #: A table of classes is no longer than this; JSON has them all.
