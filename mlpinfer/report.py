@@ -98,15 +98,16 @@ class ScoreReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON; what is not a finite number is None."""
-        result: dict[str, Any] = _jsonable({"schema": SCHEMA, **vars(self)})
+        result: dict[str, Any] = jsonable({"schema": SCHEMA, **vars(self)})
         return result
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Return plain values: a dict for a named tuple, a list for a tuple, None for what is not finite."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

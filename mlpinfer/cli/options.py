@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import threading
@@ -144,7 +143,9 @@ def load_dataset(data: str | None, labels: str | None) -> Dataset:
 
 def write_json(values: dict[str, Any], file: str) -> None:
     """Write one JSON object to a file, whole or not at all, or to stdout where `file` is ``-``."""
-    text = json.dumps(_finite(values), indent=2, allow_nan=False)
+    from mlpinfer.report import jsonable
+
+    text = json.dumps(jsonable(values), indent=2, allow_nan=False)
     if file == "-":
         click.echo(text)
         return
@@ -152,15 +153,6 @@ def write_json(values: dict[str, Any], file: str) -> None:
 
     with write_whole(file) as output:
         output.write(text.encode() + b"\n")
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for every number that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_row(text: str) -> tuple[Any, float | None]:
