@@ -189,7 +189,7 @@ class Predictor:
             evaluate(self.backend.asarray(rows), workspace, out)
             self._free.append(workspace)
             return
-        tiles = Tiles(len(rows), self.batch_size, tile_rows)
+        tiles, shares = self._deal(len(rows))
 
         def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
             workspace = self._take_workspace(tile_rows)
@@ -200,15 +200,20 @@ class Predictor:
                     evaluate(self.backend.asarray(rows[span]), workspace, out[span])
             self._free.append(workspace)
 
-        _run_all(run, tiles.shares(self.workers(len(rows))))
+        _run_all(run, shares)
 
     def workers(self, rows: int) -> int:
         """Return how many threads share that many rows: fewer than allowed where it would not pay."""
+        return len(self._deal(rows)[1])
+
+    def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
+        """Cut rows into tiles, and the tiles into a share for each worker."""
         tile_rows = min(self.batch_size, self._plan.tile_rows)
-        wanted = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
+        workers = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
         if tile_rows * self._row_work < _WORK_PER_TILE:
-            wanted = 1
-        return len(Tiles(rows, self.batch_size, tile_rows).shares(wanted))
+            workers = 1
+        tiles = Tiles(rows, self.batch_size, tile_rows)
+        return tiles, tiles.shares(workers)
 
     def _take_workspace(self, rows: int) -> Workspace:
         """Return a workspace that nobody else uses; the caller gives it back to `_free`."""

@@ -72,10 +72,8 @@ def score(
         compute(x)
     seconds, outputs = [], None
     for _ in range(repeat):
-        begin = time.perf_counter()
-        outputs = compute(x)
-        predictor.backend.synchronize()
-        seconds.append(time.perf_counter() - begin)
+        elapsed, outputs = _timed(predictor, compute, x)
+        seconds.append(elapsed)
     predicted = outputs if values == "labels" else predictor.predict(x)
     measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
     spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
@@ -126,10 +124,8 @@ def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float,
     """
     cold, loss = 0.0, 0.0
     for part in _parts(len(x)):
-        begin = time.perf_counter()
-        logits = predictor.decision_function(x[part])
-        predictor.backend.synchronize()
-        cold += time.perf_counter() - begin
+        elapsed, logits = _timed(predictor, predictor.decision_function, x[part])
+        cold += elapsed
         if y is not None and predictor.network.head != "identity":
             truth = metrics.as_labels(y[part], len(predictor.classes_))
             loss += float(metrics.log_losses(truth, logits).sum())
@@ -154,11 +150,12 @@ def _parts(rows: int) -> list[slice]:
     return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
 
 
-def _seconds(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> float:
+def _timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
+    """Return the seconds until the device is done, and what was computed."""
     begin = time.perf_counter()
-    compute(x)
+    result = compute(x)
     predictor.backend.synchronize()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, result
 
 
 def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
@@ -170,7 +167,7 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
     count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
     starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     compute(x[:size])
-    seconds = [_seconds(alone, compute, x[at : at + size]) for at in starts.tolist()]
+    seconds = [_timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
     return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
 
 

@@ -109,9 +109,9 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
         orders = [order for order in (by_name, by_file) if chains(order)]
     if not orders:
         return by_file if raw.ordered else by_name  # Network.from_arrays says what does not fit
-    if len(orders) == 1 or (raw.ordered and by_name == by_file and chains(by_file)):
-        return orders[0] if len(orders) == 1 else by_file
-    if raw.ordered and chains(by_file) and not chains(by_name):
+    if len(orders) == 1:
+        return orders[0]
+    if raw.ordered and chains(by_file) and (by_name == by_file or not chains(by_name)):
         return by_file
     shown_names = ", ".join(shown(W) for W, _ in by_name)
     raise WeightsError(f"expected names that tell the order of the layers, found {shown_names}; number them")

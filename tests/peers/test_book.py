@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import runpy
 import warnings
 from pathlib import Path
 
@@ -9,21 +10,9 @@ import numpy as np
 
 from mlpinfer import Predictor, mnist
 from mlpinfer.weight_files import shipped
+from tests.conftest import ROOT
 
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    x = x - np.max(x, axis=-1, keepdims=True)
-    return np.exp(x) / np.sum(np.exp(x), axis=-1, keepdims=True)
-
-
-def predict(network, x):
-    a = sigmoid(np.dot(x, network["W1"]) + network["b1"])
-    a = sigmoid(np.dot(a, network["W2"]) + network["b2"])
-    return softmax(np.dot(a, network["W3"]) + network["b3"])
+predict = runpy.run_path(str(ROOT / "bench" / "book_script.py"))["predict"]
 
 
 def test_the_book_s_loop(network):
