@@ -222,6 +222,13 @@ def test_the_template_itself_loads(crafted):
     np.testing.assert_array_equal(torch_zip.decode(members).arrays["weight"], [[0, 1], [2, 3]])
 
 
+def test_a_storage_met_again_is_checked_again():
+    twice = tensor()[:-2] + b"X\1\0\0\0b" + tensor(numel=b"K\5").partition(b"weight")[2][:-2] + b"u."
+    twice = twice.replace(b"\x80\2}", b"\x80\2}(", 1)
+    with pytest.raises(WeightsError, match="storage 0: expected 5 x float32, found 16 bytes"):
+        torch_zip.decode({"a/data.pkl": twice, "a/data/0": bytes(16)})
+
+
 def test_damaged_torch_zips_are_refused(crafted):
     assert "byteorder little or big" in crafted.refused(byteorder=b"middle")
     assert "found TorchScript" in crafted.refused(**{"constants.pkl": b"N."})

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpinfer import InputError, Network, Predictor, WeightsError
+from mlpinfer import InputError, Network, Predictor, WeightsError, load_network
+from mlpinfer.weight_files import shipped
 from tests.test_folding import networks
 
 
@@ -17,6 +18,16 @@ def test_labels_of_the_test_set_are_those_of_the_textbook(network, mnist, device
     for batch_size in (1, 7, 100, 9_999, 10_000, 20_000):
         predictor = Predictor(network, device, batch_size, scale=1 / 255)
         np.testing.assert_array_equal(predictor.predict(x), expected)
+
+
+@pytest.mark.parametrize("name", ["mnist_784-50-100-10.pkl", "mnist_784-128-64-10.pt"])
+def test_folded_labels_equal_the_textbook_s_on_every_image(name, mnist):
+    network = load_network(shipped(name), hidden="sigmoid", head="softmax", scale=1 / 255)
+    expected = network.forward(mnist[0])
+    for batch_size in (1, 100, 10_000):
+        predictor = Predictor(network, batch_size=batch_size)
+        np.testing.assert_array_equal(predictor.predict(mnist[0]), expected.argmax(1))
+        np.testing.assert_allclose(predictor.predict_proba(mnist[0]), expected, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=60)

@@ -109,8 +109,6 @@ class _Storages:
         _, kind, number, _, numel = key
         if type(kind) is not _StorageType or type(number) is not str or not _KEY.fullmatch(number):
             raise WeightsError("malformed storage in the pickle")
-        if (number, kind.name) in self._loaded:  # tensors may share a storage; it is widened once
-            return self._loaded[number, kind.name]
         record = self._members.get(f"{self._folder}data/{number}")
         if record is None:
             raise WeightsError(f"storage {number}: expected in the zip, but missing")
@@ -119,10 +117,11 @@ class _Storages:
             raise WeightsError(
                 f"storage {number}: expected {quoted(numel)} x {dtype}, found {len(record)} bytes"
             )
-        values = np.frombuffer(record, dtype)
-        storage = _Storage(widen(values) if kind.name.startswith("BFloat16") else values)
-        self._loaded[number, kind.name] = storage
-        return storage
+        if (number, kind.name) not in self._loaded:  # tensors may share a storage; it is widened once
+            values = np.frombuffer(record, dtype)
+            values = widen(values) if kind.name.startswith("BFloat16") else values
+            self._loaded[number, kind.name] = _Storage(values)
+        return self._loaded[number, kind.name]
 
 
 class _Tensor(stack_machine.Placeholder):
