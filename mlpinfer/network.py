@@ -1,7 +1,7 @@
 """A multilayer perceptron as data: checked host arrays, immutable, with the textbook forward pass.
 
 Weights are laid out (in, out), so that a layer is ``x @ W + b``. Nothing here is fast on purpose:
-`mlpinfer.plan` runs an equivalent of a `Network`, and the tests hold the two together.
+`mlpinfer.plan` and `mlpinfer.kernels` run an equivalent of a `Network`, and the tests hold the two together.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 """A folded network on one backend: its weights there, and one call from rows to labels or logits.
 
-A `Plan` is immutable once made and shared by all workers. What a call writes to is a `Workspace`,
-which belongs to one worker at a time.
+A `Plan` is shared by all workers. What a call writes to is a `Workspace`, which it takes from those
+that are free and gives back.
 """
 
 from __future__ import annotations
 
-import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlpinfer import ops
 from mlpinfer.backends import Backend
-from mlpinfer.folding import fold
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
+from mlpinfer.tiles import Tiles
 
 #: What the buffers of one tile may take: about the second-level cache of one core.
 _TILE_BYTES = 2 * 1024**2
@@ -45,35 +45,30 @@ class Plan:
 
     Parameters
     ----------
-    network : Network
-        Its scale is folded into the weights.
+    folded : Network
+        With weights of one dtype, which is what is computed in.
     backend : Backend
         Where the weights go, once.
-    dtype : dtype
-        float32 or float64; what is computed in.
-    threshold : float
-        With one output, the probability above which the label is 1.
+    batch_size : int
+        Most rows in a call.
+    cut : float
+        With one output, the logit above which the label is 1.
 
     Attributes
     ----------
-    tile_rows : int
-        Rows whose buffers fit the cache; more are better given in several calls.
-
-    Raises
-    ------
-    WeightsError
-        If a weight does not fit `dtype`.
+    name : str
+        "plan"
+    call_rows : int
+        Most rows in a call: a batch, or as many as have buffers that fit the cache.
     """
 
-    def __init__(
-        self, network: Network, backend: Backend, dtype: npt.DTypeLike, threshold: float = 0.5
-    ) -> None:
-        network.astype(dtype)  # refuses by the name that the file uses, before folding renames
-        folded = fold(network).astype(dtype)
-        self._xp, self._dtype = backend.xp, np.dtype(dtype)
+    name = "plan"
+
+    def __init__(self, folded: Network, backend: Backend, batch_size: int, cut: float) -> None:
+        self._backend, self._xp, self._dtype = backend, backend.xp, folded.layers[0].W.dtype
+        self._batch_size, self._cut = batch_size, cut
         self._ones = backend.name == "numpy"
         self._features, self._outputs = folded.sizes[0], folded.sizes[-1]
-        self._cut = math.log(threshold) - math.log1p(-threshold)  # sigmoid(z) > t as z > logit(t)
         self._widths = [folded.sizes[0] + self._ones, *folded.sizes[1:]]
         self._layers = [
             (backend.asarray(layer.W), backend.asarray(layer.b), ops.activation(activation))
@@ -88,46 +83,70 @@ class Plan:
         else:
             self._layers_cast = self._layers
         row_bytes = sum(self._widths) * self._dtype.itemsize
-        self.tile_rows = max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes)
+        self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes))
+        self._free: list[Workspace] = []
 
-    def workspace(self, rows: int) -> Workspace:
-        """Return buffers for calls of up to `rows` rows."""
+    def tiles(self, rows: int) -> Tiles:
+        """Cut rows into those of each call."""
+        return Tiles(rows, self._batch_size, self.call_rows)
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make the device ready for the calls inside."""
+        return self._backend.active()
+
+    def close(self) -> None:
+        """Forget the workspaces; new ones are made as they are needed."""
+        self._free.clear()
+
+    def _take_workspace(self, rows: int) -> Workspace:
+        """Return a workspace that nobody else uses; the caller gives it back to `_free`."""
+        try:
+            workspace = self._free.pop()  # atomic, so that concurrent calls never share one
+        except IndexError:
+            return self._workspace(rows)
+        return workspace if workspace.rows >= rows else self._workspace(rows)
+
+    def _workspace(self, rows: int) -> Workspace:
         buffers = [self._xp.empty((rows, width), dtype=self._dtype) for width in self._widths]
         if self._ones:
             buffers[0][:, -1] = 1
         return Workspace(rows, buffers)
 
-    def logits(self, x: Array, workspace: Workspace, out: Array) -> None:
+    def logits(self, x: Array, out: Array) -> None:
         """Write the last layer's affine values into `out`.
 
         Parameters
         ----------
-        x : array, shape (n, D), any real dtype
-        workspace : Workspace
-            For n rows or more.
-        out : array, shape (n, K), contiguous, of the plan's dtype
+        x : array, shape (n, D), any real dtype, n up to `call_rows`
+        out : array, shape (n, K), contiguous, of the network's dtype
         """
-        a, *buffers = workspace.views(len(x))
-        buffers[-1] = out
+        workspace = self._take_workspace(len(x))
+        self._run(x, [*workspace.views(len(x))[:-1], out])
+        self._free.append(workspace)
+
+    def labels(self, x: Array, out: Array) -> None:
+        """Write the label of each row into `out`, shape (n,), int64.
+
+        The index of the largest logit, the lowest of a tie: softmax would keep their order, so it
+        is not computed. With one output, 1 where its logit is above the cut, else 0.
+        """
+        workspace = self._take_workspace(len(x))
+        *_, z = buffers = workspace.views(len(x))
+        self._run(x, buffers)
+        if self._outputs == 1:
+            out[...] = z[:, 0] > self._cut
+        else:
+            z.argmax(axis=1, out=out)
+        self._free.append(workspace)
+
+    def _run(self, x: Array, buffers: list[Array]) -> None:
+        a, *outputs = buffers
         if x.dtype == self._dtype and x.flags.c_contiguous:
             a, layers = x, self._layers
         else:
             a[:, : self._features] = x
             layers = self._layers_cast
-        for (W, b, activation), buffer in zip(layers, buffers, strict=True):
+        for (W, b, activation), buffer in zip(layers, outputs, strict=True):
             a = ops.affine(self._xp, a, W, b, out=buffer)
             if activation is not ops.identity:
                 activation(self._xp, a, out=a)
-
-    def labels(self, x: Array, workspace: Workspace, out: Array) -> None:
-        """Write the label of each row into `out`, shape (n,), int64.
-
-        The index of the largest logit, the lowest of a tie: softmax would keep their order, so it
-        is not computed. With one output, 1 where its probability is above the threshold, else 0.
-        """
-        z = workspace.views(len(x))[-1]
-        self.logits(x, workspace, z)
-        if self._outputs == 1:
-            out[...] = z[:, 0] > self._cut
-        else:
-            z.argmax(axis=1, out=out)

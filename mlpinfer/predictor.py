@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mlpinfer import ops
+from mlpinfer import kernels, ops
 from mlpinfer.backends import Backend, fetch, get_backend, send_like
 from mlpinfer.backends.numpy_backend import usable_cores
 from mlpinfer.errors import InputError, WeightsError
+from mlpinfer.folding import fold
+from mlpinfer.kernels.compiled import CompiledEvaluator, fits
 from mlpinfer.network import LayerTrace, Network, checked_scale
 from mlpinfer.ops import Array
-from mlpinfer.plan import Plan, Workspace
+from mlpinfer.plan import Plan
 from mlpinfer.tiles import Tiles
 
 #: Rows in one forward call where the caller leaves the choice to the engine.
@@ -25,8 +27,8 @@ DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
 #: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
 _WORK_PER_THREAD = 5_000_000
-#: And in every tile: below, the threads wait for Python's lock longer than they compute.
-_WORK_PER_TILE = 1_000_000
+#: And in every call: below, the threads wait for Python's lock longer than they compute.
+_WORK_PER_CALL = 1_000_000
 
 
 class Predictor:
@@ -86,17 +88,30 @@ class Predictor:
         self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
         self.threads = 1 if self.backend.name != "numpy" else _positive("threads", threads) or usable_cores()
         self._dtype = PRECISIONS[precision]
+        scaled = dataclasses.replace(network, scale=self.scale)
+        self._textbook = scaled.astype(self._dtype)  # before folding: refuses by the file's own names
         with self.backend.active():
-            scaled = dataclasses.replace(network, scale=self.scale)
-            self._plan = Plan(scaled, self.backend, self._dtype, self.threshold)
-        self._textbook = scaled.astype(self._dtype)
+            self._evaluator = self._choose_evaluator(fold(scaled).astype(self._dtype))
         side = math.isqrt(network.sizes[0])
         self._image = (side, side) if side > 1 and side * side == network.sizes[0] else None
         self._row_work = sum(layer.W.size for layer in network.layers)
-        self._free: list[Workspace] = []
         self.n_features_in_ = network.sizes[0]
         if network.head != "identity":
             self.classes_ = np.arange(max(2, network.sizes[-1]))
+
+    def _choose_evaluator(self, folded: Network) -> Plan | CompiledEvaluator:
+        """The compiled one wherever it fits: it has been the faster one in all that was measured."""
+        cut = math.log(self.threshold) - math.log1p(-self.threshold)  # sigmoid(z) > t as z > logit(t)
+        if self.backend.name == "numpy":
+            instruction_set = kernels.find_compiled().instruction_set
+            if instruction_set and fits(folded):
+                return CompiledEvaluator(folded, instruction_set, self.batch_size, cut)
+        return Plan(folded, self.backend, self.batch_size, cut)
+
+    @property
+    def evaluator(self) -> str:
+        """What runs the network: ``plan``, or ``compiled`` and its instruction set."""
+        return self._evaluator.name
 
     # -- what is computed -------------------------------------------------------------------------
 
@@ -121,7 +136,7 @@ class Predictor:
         """
         if self.network.head == "identity":
             return self.decision_function(x)
-        return self._run(x, self._plan.labels, ())
+        return self._run(x, self._evaluator.labels, ())
 
     def predict_proba(self, x: Array) -> Array:
         """Return probabilities, shape (N, K) or (K,); ``[1 - p, p]`` for a sigmoid head.
@@ -145,7 +160,7 @@ class Predictor:
         InputError
             As `predict`.
         """
-        return self._run(x, self._plan.logits, (self.network.sizes[-1],))
+        return self._run(x, self._evaluator.logits, (self.network.sizes[-1],))
 
     def trace(self, x: Array) -> list[LayerTrace]:
         """Return what every layer computes, by the textbook pass: Z and A, shape (N, H) or (H,) each.
@@ -160,45 +175,38 @@ class Predictor:
             traced = self._textbook.trace(self.backend.asarray(rows), self.backend.xp)
             return [LayerTrace(*(self._like(x, a[0] if single else a) for a in layer)) for layer in traced]
 
-    def _softmax(self, x: Array, workspace: Workspace, out: Array) -> None:
-        self._plan.logits(x, workspace, out)
+    def _softmax(self, x: Array, out: Array) -> None:
+        self._evaluator.logits(x, out)
         ops.softmax(self.backend.xp, out, out=out)
 
-    def _both_classes(self, x: Array, workspace: Workspace, out: Array) -> None:
-        z = workspace.views(len(x))[-1]
-        self._plan.logits(x, workspace, z)
+    def _both_classes(self, x: Array, out: Array) -> None:
+        z = self.backend.xp.empty((len(x), 1), dtype=self._dtype)
+        self._evaluator.logits(x, z)
         out[:, 1:] = ops.sigmoid(self.backend.xp, z)
         out[:, :1] = ops.sigmoid(self.backend.xp, -z)  # 1 - p, without losing its small values
 
     # -- how it is run ----------------------------------------------------------------------------
 
-    def _run(
-        self, x: Array, evaluate: Callable[[Array, Workspace, Array], None], shape: tuple[int, ...]
-    ) -> Array:
+    def _run(self, x: Array, evaluate: Callable[[Array, Array], None], shape: tuple[int, ...]) -> Array:
         rows, single = self._rows(x)
-        with self.backend.active():
-            dtype = self._dtype if shape else np.int64
-            out = self.backend.xp.empty((len(rows), *shape), dtype=dtype)
-            self._run_tiles(rows, evaluate, out)
+        evaluator = self._evaluator
+        with evaluator.active():
+            out = self.backend.xp.empty((len(rows), *shape), self._dtype if shape else np.int64)
+            if len(rows) <= evaluator.call_rows:
+                evaluate(self.backend.asarray(rows), out)
+            else:
+                self._run_tiles(rows, evaluate, out)
             return self._like(x, out[0] if single else out)
 
-    def _run_tiles(self, rows: Array, evaluate: Callable[..., None], out: Array) -> None:
-        tile_rows = min(self.batch_size, self._plan.tile_rows)
-        if len(rows) <= tile_rows:
-            workspace = self._take_workspace(len(rows))
-            evaluate(self.backend.asarray(rows), workspace, out)
-            self._free.append(workspace)
-            return
+    def _run_tiles(self, rows: Array, evaluate: Callable[[Array, Array], None], out: Array) -> None:
         tiles, shares = self._deal(len(rows))
 
         def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
-            workspace = self._take_workspace(tile_rows)
-            with self.backend.active():
+            with self._evaluator.active():
                 for span in tiles.spans(*share):
                     if stopped:
                         break
-                    evaluate(self.backend.asarray(rows[span]), workspace, out[span])
-            self._free.append(workspace)
+                    evaluate(self.backend.asarray(rows[span]), out[span])
 
         _run_all(run, shares)
 
@@ -208,20 +216,11 @@ class Predictor:
 
     def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
         """Cut rows into tiles, and the tiles into a share for each worker."""
-        tile_rows = min(self.batch_size, self._plan.tile_rows)
         workers = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
-        if tile_rows * self._row_work < _WORK_PER_TILE:
+        if self._evaluator.call_rows * self._row_work < _WORK_PER_CALL:
             workers = 1
-        tiles = Tiles(rows, self.batch_size, tile_rows)
+        tiles = self._evaluator.tiles(rows)
         return tiles, tiles.shares(workers)
-
-    def _take_workspace(self, rows: int) -> Workspace:
-        """Return a workspace that nobody else uses; the caller gives it back to `_free`."""
-        try:
-            workspace = self._free.pop()  # atomic, so that concurrent calls never share one
-        except IndexError:
-            return self._plan.workspace(rows)
-        return workspace if workspace.rows >= rows else self._plan.workspace(rows)
 
     # -- what goes in and out ---------------------------------------------------------------------
 
@@ -234,7 +233,7 @@ class Predictor:
                 raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
         if x.dtype.kind not in "fiub":
             raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
-        if x.dtype == np.uint8 and self.scale is None:
+        if self.scale is None and x.dtype == np.uint8:
             raise InputError("uint8 rows and no known scale: give scale=1/255 for pixels or scale=1")
         features, image = self.n_features_in_, self._image
         if x.ndim == 2 and x.shape[1] == features:
@@ -254,7 +253,7 @@ class Predictor:
 
     def close(self) -> None:
         """Give workspaces and unused device memory back; the predictor can still be used."""
-        self._free.clear()
+        self._evaluator.close()
         self.backend.close()
 
     def __enter__(self) -> Predictor:

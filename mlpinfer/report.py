@@ -33,7 +33,10 @@ class DataInfo(NamedTuple):
 
 
 class DeviceInfo(NamedTuple):
-    """`requested` is what was asked for, `actual` what was used; `threads` is how many workers ran."""
+    """`requested` is what was asked for, `actual` what was used; `threads` is how many workers ran.
+
+    `evaluator` is ``plan``, or ``compiled`` and the instruction set.
+    """
 
     requested: str
     actual: str
@@ -41,6 +44,7 @@ class DeviceInfo(NamedTuple):
     backend: str
     threads: int
     precision: str
+    evaluator: str
 
 
 class BatchInfo(NamedTuple):

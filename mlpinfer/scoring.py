@@ -192,4 +192,5 @@ def _device_info(predictor: Predictor, rows: int) -> DeviceInfo:
         backend.name,
         predictor.workers(rows),
         predictor.precision,
+        predictor.evaluator,
     )

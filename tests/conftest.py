@@ -12,11 +12,16 @@ import pytest
 
 from mlpinfer import DeviceError, Network, load_network
 from mlpinfer.backends import get_backend
+from mlpinfer.kernels import VARIABLE, find_compiled
 from mlpinfer.weight_files import shipped
 
 ROOT = Path(__file__).parents[1]
 #: Named here, a backend that does not work is a failure, not a skip: MLPINFER_TEST_BACKENDS=numpy,cupy
 REQUIRED = os.environ.get("MLPINFER_TEST_BACKENDS", "numpy").split(",")
+
+
+#: What can run a network on this machine's processor.
+EVALUATORS = ("plan", *find_compiled().available)
 
 
 def pytest_collection_modifyitems(items):
@@ -41,6 +46,14 @@ def device(request):
 @pytest.fixture
 def backend(device):
     return get_backend(device)
+
+
+@pytest.fixture(scope="module", params=EVALUATORS)
+def evaluator(request):
+    """Each of them in turn, as `Predictor` will choose it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, request.param)
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from mlpinfer import DeviceError, InputError
-from mlpinfer.backends import fetch, get_backend, inventory, probe, send_like
+from mlpinfer import DeviceError, InputError, inventory
+from mlpinfer.backends import fetch, get_backend, probe, send_like
 
 
 class Driver:

@@ -84,18 +84,20 @@ def test_a_limit_for_each_thread_is_set_in_each():
     assert seen == [1, 4]
 
 
-def test_a_predictor_leaves_blas_as_it_was(blas, network, mnist):
+def test_a_predictor_leaves_blas_as_it_was(blas, network, mnist, monkeypatch):
+    monkeypatch.setenv("MLPINFER_EVALUATOR", "plan")
     three = blas()
     seen = []
     predictor = Predictor(network, threads=2, scale=1 / 255)
-    labels = predictor._plan.labels
-    predictor._plan.labels = lambda *args: (seen.append(blas()), labels(*args))
+    labels = predictor._evaluator.labels
+    predictor._evaluator.labels = lambda *args: (seen.append(blas()), labels(*args))
     predictor.predict(mnist[0])
     assert {threads for row in seen for threads in row} == {1}
     assert blas() == three
 
 
-def test_results_do_not_depend_on_the_threads_of_blas(blas, network, mnist):
+def test_results_do_not_depend_on_the_threads_of_blas(blas, network, mnist, monkeypatch):
+    monkeypatch.setenv("MLPINFER_EVALUATOR", "plan")
     predictor = Predictor(network, batch_size=1_000, scale=1 / 255)
     expected = predictor.decision_function(mnist[0])
     for limit in single_threaded_blas.limits():

@@ -14,10 +14,10 @@ PACKAGE = Path(mlpinfer.__file__).parent
 #: Floor of each room; imports point to the same room or down.
 FLOORS = [
     {"_version", "errors", "ops", "files"},
-    {"network", "frameworks", "folding", "backends", "metrics"},
-    {"plan", "tiles", "summary", "weight_files", "data_files", "mnist"},
+    {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
+    {"plan", "kernels", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
-    {"environment", "report", "scoring", "conversion"},
+    {"environment", "report", "scoring", "conversion", "inventory"},
     {"render"},
     {"cli"},
 ]

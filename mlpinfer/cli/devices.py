@@ -11,7 +11,7 @@ from mlpinfer.cli import options
 @options.json_output
 def command(json: str | None) -> None:
     """Show where a network can run here, and what a GPU still needs."""
-    from mlpinfer.backends.inventory import inventory
+    from mlpinfer.inventory import inventory
 
     found = inventory()
     if json != "-":

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlpinfer.backends.inventory import Inventory
+from mlpinfer.inventory import Inventory
+from mlpinfer.kernels import Compiled
 from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
 from mlpinfer.network import LayerTrace
 from mlpinfer.ops import Array
@@ -32,7 +33,7 @@ def print_score(report: ScoreReport) -> None:
     )
     facts.add_row("device", f"{device.actual}{_asked(report)}  {device.name}")
     workers = f"{device.threads} thread{'s' * (device.threads > 1)}  " if device.backend == "numpy" else ""
-    facts.add_row("", f"{device.backend}  {workers}{device.precision}")
+    facts.add_row("", f"{device.backend}  {workers}{device.precision}  {device.evaluator}")
     facts.add_row("batches", batches_text(report))
     facts.add_row("")
     _add_metrics(facts, report.metrics)
@@ -102,9 +103,20 @@ def print_devices(inventory: Inventory) -> None:
             console.print(f"\n{status.device}: {status.problem}", markup=False)
         if status.fix:
             console.print(f"To use it: {status.fix}", markup=False)
+    console.print(f"\nOn the CPU networks are run by: {_evaluator(inventory.compiled)}", markup=False)
+    if inventory.compiled.fix:
+        console.print(f"To use the compiled evaluator: {inventory.compiled.fix}", markup=False)
     driver = f", driver for CUDA {inventory.driver}" if inventory.driver else ""
     packages = ", ".join(inventory.cupy_packages) or "no CuPy"
     console.print(f"\n{inventory.cores} cores, NumPy {inventory.numpy}, {packages}{driver}", style="dim")
+
+
+def _evaluator(compiled: Compiled) -> str:
+    if compiled.instruction_set is None:
+        return f"plan (no compiled evaluator: {compiled.problem})"
+    others = [name for name in compiled.available if name != compiled.instruction_set]
+    also = f" (the processor also runs {', '.join(others)})" if others else ""
+    return f"compiled {compiled.instruction_set}{also}"
 
 
 def scale_text(scale: float | None) -> str:

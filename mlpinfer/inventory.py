@@ -1,4 +1,4 @@
-"""Every device of this machine, each tried with a tiny computation."""
+"""What this machine can run networks on: its devices, each tried, and the compiled evaluator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpinfer import kernels
 from mlpinfer.backends import get_backend, probe
 from mlpinfer.backends.numpy_backend import usable_cores
 from mlpinfer.errors import DeviceError
@@ -29,9 +30,10 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Devices, and what the search for a GPU found."""
+    """Devices, the evaluator for the CPU, and what the search for a GPU found."""
 
     devices: tuple[DeviceStatus, ...]
+    compiled: kernels.Compiled
     cores: int
     numpy: str
     cupy_packages: tuple[str, ...]
@@ -39,15 +41,29 @@ class Inventory:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON, schema ``mlpinfer.devices/1``."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        plain = dataclasses.asdict(self) | {"compiled": self.compiled._asdict()}
+        return {"schema": SCHEMA, **plain}
 
 
 def inventory() -> Inventory:
-    """Look at every device; never raises for one that does not work."""
+    """Look at everything; never raises for a device that does not work.
+
+    Raises
+    ------
+    InputError
+        As `mlpinfer.kernels.find_compiled`.
+    """
     diagnosis = probe.diagnose()
     gpus = [_gpu(index) for index in range(max(1, diagnosis.devices))]
     cpu = DeviceStatus("cpu", True, get_backend("cpu").describe(), "numpy")
-    return Inventory((cpu, *gpus), usable_cores(), np.__version__, diagnosis.packages, diagnosis.driver)
+    return Inventory(
+        (cpu, *gpus),
+        kernels.find_compiled(),
+        usable_cores(),
+        np.__version__,
+        diagnosis.packages,
+        diagnosis.driver,
+    )
 
 
 def _gpu(index: int) -> DeviceStatus:

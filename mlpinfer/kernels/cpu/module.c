@@ -1,0 +1,281 @@
+/* mlpinfer.kernels._cpu: a folded network, packed for one instruction set, and two calls on it.
+ *
+ * Arrays come as buffers, so that neither building nor running depends on NumPy's own headers; every
+ * size is checked here, whoever calls. */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "network.h"
+
+/* -- what this processor runs ---------------------------------------------------------------------- */
+
+/* The instruction sets of this processor, best first, and NULL. */
+static const InstructionSet *const *available(void)
+{
+#if defined(__x86_64__)
+    static const InstructionSet *found[4];
+    int n = 0;
+    __builtin_cpu_init();
+    int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") &&
+             __builtin_cpu_supports("popcnt");
+    int v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
+    if (v4) found[n++] = &x86_64_v4;
+    if (v3) found[n++] = &x86_64_v3;
+    if (v2) found[n++] = &x86_64_v2;
+    found[n] = NULL;
+#else
+    static const InstructionSet *const found[] = {&native, NULL};
+#endif
+    return found;
+}
+
+static PyObject *instruction_sets(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(0);
+    for (const InstructionSet *const *set = available(); list && *set; set++) {
+        PyObject *name = PyUnicode_FromString((*set)->name);
+        if (!name || PyList_Append(list, name) < 0) Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    PyObject *tuple = list ? PyList_AsTuple(list) : NULL;
+    Py_XDECREF(list);
+    return tuple;
+}
+
+/* -- the packed network ---------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    const InstructionSet *set;
+    Network network;
+    void *memory; /* of the layers and all weights */
+} PackedNetwork;
+
+static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) return -1;
+    const char *format = view->format ? view->format : "B";
+    if (strcmp(format, "f") == 0 && view->len == count * (Py_ssize_t)sizeof(float)) return 0;
+    PyErr_Format(PyExc_ValueError, "expected %zd values of format f, found %zd bytes of format %s", count,
+                 view->len, format);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* Copy (rows, columns) into rows of `stride` floats, zero behind the columns. */
+static const float *pack(float **at, const float *from, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride)
+{
+    float *to = *at;
+    memset(to, 0, (size_t)(rows * stride) * sizeof(float));
+    for (Py_ssize_t r = 0; r < rows; r++)
+        memcpy(to + r * stride, from + r * columns, (size_t)columns * sizeof(float));
+    *at += rows * stride;
+    return to;
+}
+
+/* One layer out of (inputs, outputs, W, b, activation, slope); moves `at` behind its weights. */
+static int pack_layer(Layer *layer, PyObject *description, int lanes, float **at)
+{
+    Py_ssize_t inputs, outputs;
+    PyObject *W, *b;
+    int activation;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(description, "nnOOif", &inputs, &outputs, &W, &b, &activation, &layer->slope)) return -1;
+    layer->inputs = inputs;
+    layer->outputs = outputs;
+    layer->stride = (outputs + lanes - 1) / lanes * lanes;
+    layer->activation = (Activation)activation;
+    if (get_float32(W, &view, inputs * outputs) < 0) return -1;
+    layer->W = pack(at, view.buf, inputs, outputs, layer->stride);
+    PyBuffer_Release(&view);
+    if (get_float32(b, &view, outputs) < 0) return -1;
+    layer->b = pack(at, view.buf, 1, outputs, layer->stride);
+    PyBuffer_Release(&view);
+    return 0;
+}
+
+/* The floats that a layer takes, or -1 and an error where it does not fit. */
+static Py_ssize_t layer_floats(PyObject *description, int lanes, Py_ssize_t *width)
+{
+    Py_ssize_t inputs, outputs;
+    PyObject *W, *b;
+    int activation;
+    float slope;
+    if (!PyArg_ParseTuple(description, "nnOOif", &inputs, &outputs, &W, &b, &activation, &slope)) return -1;
+    if (inputs < 1 || inputs > PY_SSIZE_T_MAX / 8 / MAX_WIDTH || outputs < 1 || outputs > MAX_WIDTH ||
+        activation < IDENTITY || activation > TANH || (*width && inputs != *width)) {
+        PyErr_SetString(PyExc_ValueError, "expected layers that fit together, of up to 256 outputs each");
+        return -1;
+    }
+    *width = outputs;
+    return (inputs + 1) * ((outputs + lanes - 1) / lanes * lanes);
+}
+
+static PyObject *packed_network_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    const char *name;
+    PyObject *layers;
+    float cut;
+    (void)keywords;
+    if (!PyArg_ParseTuple(args, "sO!f", &name, &PyTuple_Type, &layers, &cut)) return NULL;
+    const InstructionSet *const *set = available();
+    while (*set && strcmp((*set)->name, name)) set++;
+    if (!*set) return PyErr_Format(PyExc_ValueError, "expected an instruction set of this processor, found %s", name);
+
+    Py_ssize_t count = PyTuple_Size(layers), floats = 0, width = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t more = layer_floats(PyTuple_GetItem(layers, i), (*set)->lanes, &width);
+        if (more < 0) return NULL;
+        floats += more;
+    }
+    if (count == 0) return PyErr_Format(PyExc_ValueError, "expected one layer or more, found none");
+
+    PackedNetwork *self = (PackedNetwork *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (!self) return NULL;
+    size_t head = (size_t)count * sizeof(Layer) + ALIGNMENT;
+    self->memory = malloc(head + (size_t)floats * sizeof(float));
+    if (!self->memory) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    Layer *packed = self->memory;
+    float *at = (float *)(((uintptr_t)(packed + count) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    self->set = *set;
+    self->network = (Network){count, packed, cut};
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (pack_layer(packed + i, PyTuple_GetItem(layers, i), (*set)->lanes, &at) < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+    }
+    return (PyObject *)self;
+}
+
+static void packed_network_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    free(((PackedNetwork *)self)->memory);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+/* -- its two calls --------------------------------------------------------------------------------- */
+
+static int get_rows(PyObject *array, const Layer *first, Py_buffer *view, Dtype *dtype, Py_ssize_t *rows)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) return -1;
+    const char *format = view->format ? view->format : "B";
+    *dtype = strcmp(format, "B") == 0 ? UINT8 : FLOAT32;
+    int known = *dtype == UINT8 || (strcmp(format, "f") == 0 && (uintptr_t)view->buf % sizeof(float) == 0);
+    if (known && view->ndim == 2 && view->shape[1] == first->inputs) {
+        *rows = view->shape[0];
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "expected aligned rows of %zd values of format B or f, found format %s",
+                 (Py_ssize_t)first->inputs, format);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* Evaluate (x, out, batch_size) into `out`, of `columns` items of `itemsize` bytes a row. */
+static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
+{
+    const Network *network = &self->network;
+    Py_ssize_t columns = labels ? 1 : network->layers[network->count - 1].outputs;
+    Py_ssize_t itemsize = labels ? (Py_ssize_t)sizeof(int64_t) : (Py_ssize_t)sizeof(float), rows;
+    Py_buffer x, y;
+    Dtype dtype;
+    if (n_args != 3) return PyErr_Format(PyExc_TypeError, "expected x, out and batch_size");
+    Py_ssize_t batch_size = PyLong_AsSsize_t(args[2]);
+    if (batch_size < 1) {
+        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "expected a batch size from 1, found %zd", batch_size);
+        return NULL;
+    }
+    if (get_rows(args[0], network->layers, &x, &dtype, &rows) < 0) return NULL;
+    if (PyObject_GetBuffer(args[1], &y, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&x);
+        return NULL;
+    }
+    int fits = y.itemsize == itemsize && y.len == rows * columns * itemsize && (uintptr_t)y.buf % itemsize == 0;
+    if (fits) {
+        Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
+        Py_BEGIN_ALLOW_THREADS
+        self->set->evaluate(network, x.buf, dtype, rows, batch_size, out);
+        Py_END_ALLOW_THREADS
+    } else
+        PyErr_Format(PyExc_ValueError, "expected out of %zd x %zd items of %zd bytes, found %zd bytes", rows,
+                     columns, itemsize, y.len);
+    PyBuffer_Release(&y);
+    PyBuffer_Release(&x);
+    if (!fits) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *packed_network_labels(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    return call((PackedNetwork *)self, args, n_args, 1);
+}
+
+static PyObject *packed_network_logits(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    return call((PackedNetwork *)self, args, n_args, 0);
+}
+
+/* -- the module ------------------------------------------------------------------------------------ */
+
+static PyMethodDef packed_network_methods[] = {
+    {"labels", (PyCFunction)(void (*)(void))packed_network_labels, METH_FASTCALL,
+     "labels(x, out, batch_size)\n\nWrite the label of each row of `x` into `out`, int64."},
+    {"logits", (PyCFunction)(void (*)(void))packed_network_logits, METH_FASTCALL,
+     "logits(x, out, batch_size)\n\nWrite the last layer's values into `out`, (rows, outputs), float32."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot packed_network_slots[] = {
+    {Py_tp_doc, "PackedNetwork(instruction_set, layers, cut)\n\n"
+                "Layers are tuples (inputs, outputs, W, b, activation, slope)."},
+    {Py_tp_new, packed_network_new},
+    {Py_tp_dealloc, packed_network_dealloc},
+    {Py_tp_methods, packed_network_methods},
+    {0, NULL},
+};
+
+static PyType_Spec packed_network_spec = {
+    "mlpinfer.kernels._cpu.PackedNetwork", sizeof(PackedNetwork), 0, Py_TPFLAGS_DEFAULT, packed_network_slots,
+};
+
+static PyMethodDef methods[] = {
+    {"instruction_sets", instruction_sets, METH_NOARGS, "Names of those that this processor runs, best first."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int module_exec(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&packed_network_spec);
+    int failed = !type || PyModule_AddObjectRef(module, "PackedNetwork", type) < 0 ||
+                 PyModule_AddIntConstant(module, "MAX_WIDTH", MAX_WIDTH) < 0 ||
+                 PyModule_AddIntConstant(module, "IDENTITY", IDENTITY) < 0 ||
+                 PyModule_AddIntConstant(module, "RELU", RELU) < 0 ||
+                 PyModule_AddIntConstant(module, "LEAKY_RELU", LEAKY_RELU) < 0 ||
+                 PyModule_AddIntConstant(module, "TANH", TANH) < 0;
+    Py_XDECREF(type);
+    return failed ? -1 : 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_cpu", "Folded networks evaluated by compiled code.", 0, methods, module_slots,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__cpu(void) { return PyModuleDef_Init(&definition); }

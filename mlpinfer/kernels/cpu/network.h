@@ -1,0 +1,54 @@
+/* A folded network in memory, and who evaluates it: one `InstructionSet` each. */
+#ifndef MLPINFER_NETWORK_H
+#define MLPINFER_NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MAX_WIDTH = 256, /* outputs of a layer */
+    ALIGNMENT = 64,  /* bytes: the longest vector, and a cache line */
+};
+
+typedef enum { IDENTITY, RELU, LEAKY_RELU, TANH } Activation;
+
+typedef struct {
+    ptrdiff_t inputs, outputs;
+    ptrdiff_t stride; /* floats from one row of W to the next: outputs, rounded up to whole vectors */
+    Activation activation;
+    float slope;    /* of leaky ReLU */
+    const float *W; /* (inputs, stride), aligned, zero behind the outputs */
+    const float *b; /* (stride,), likewise */
+} Layer;
+
+typedef struct {
+    ptrdiff_t count;
+    const Layer *layers;
+    float cut; /* with one output: the logit above which the label is 1 */
+} Network;
+
+typedef enum { UINT8, FLOAT32 } Dtype;
+
+/* Where results go, one of two: labels (rows,) or logits (rows, outputs). The other is NULL. */
+typedef struct {
+    int64_t *labels;
+    float *logits;
+} Output;
+
+/* Evaluates contiguous rows, no two batches together. Allocates nothing, and cannot fail. */
+typedef void Evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows,
+                      ptrdiff_t batch_size, Output out);
+
+typedef struct {
+    const char *name;
+    int lanes; /* floats in a vector */
+    Evaluate *evaluate;
+} InstructionSet;
+
+#if defined(__x86_64__)
+extern const InstructionSet x86_64_v2, x86_64_v3, x86_64_v4;
+#else
+extern const InstructionSet native;
+#endif
+
+#endif
