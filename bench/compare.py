@@ -40,8 +40,11 @@ def run_pytest(arguments: list[str], quick: bool) -> dict:
 
 def measure(contenders: list[str], rounds: int, quick: bool) -> tables.Results:
     """Run all processes, round by round."""
-    suite, own = str(HERE / "test_images.py"), str(HERE / "test_mlpinfer.py")
-    jobs = [[own], *([suite, "--contender", name] for name in contenders)]
+    suite, own = (
+        [str(HERE / f"test_{name}.py") for name in ("images", "networks")],
+        str(HERE / "test_mlpinfer.py"),
+    )
+    jobs = [[own], *([*suite, "--contender", name] for name in contenders)]
     results = tables.Results()
     for i in range(rounds):
         for job in jobs[:: -1 if i % 2 else 1]:

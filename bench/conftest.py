@@ -22,7 +22,7 @@ LIBRARIES = {"sklearn": "scikit-learn", "torch": "torch", "onnxruntime": "onnxru
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--contender", action="append", choices=list(CONTENDERS), help="run test_images.py for NAME alone"
+        "--contender", action="append", choices=list(CONTENDERS), help="run what is compared for NAME alone"
     )
 
 

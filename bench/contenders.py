@@ -6,6 +6,7 @@ callers as cores, each with its own contiguous part of the batches, and the libr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +23,12 @@ Contender = Callable[[Network, int, str, int], Labels]
 
 def mlpinfer_whole(network: Network, batch_size: int, dtype: str, cores: int, device: str = "cpu") -> Labels:
     return Predictor(network, device, batch_size, cores).predict
+
+
+def mlpinfer_plan(network: Network, batch_size: int, dtype: str, cores: int) -> Labels:
+    """The array by array evaluator of NumPy, which runs where there is no compiled one."""
+    os.environ["MLPINFER_EVALUATOR"] = "plan"
+    return mlpinfer_whole(network, batch_size, dtype, cores)
 
 
 def mlpinfer_batch(network: Network, batch_size: int, dtype: str, cores: int, callers: bool) -> Labels:
@@ -46,6 +53,7 @@ def book(network: Network, batch_size: int, dtype: str, cores: int) -> Labels:
 
 CONTENDERS: dict[str, Contender] = {
     "mlpinfer": mlpinfer_whole,
+    "mlpinfer-plan": mlpinfer_plan,
     "mlpinfer-gpu": partial(mlpinfer_whole, device="gpu"),
     "mlpinfer-threads": partial(mlpinfer_batch, callers=False),
     "mlpinfer-callers": partial(mlpinfer_batch, callers=True),

@@ -10,7 +10,7 @@ from cold import Cold
 from test_images import BATCH_SIZES
 from test_mlpinfer import SGEMM
 
-WHOLE, EACH = ["mlpinfer"], ["mlpinfer-threads", "mlpinfer-callers"]
+WHOLE, PLAN, EACH = ["mlpinfer"], ["mlpinfer-plan"], ["mlpinfer-threads", "mlpinfer-callers"]
 PEERS = {
     "book": ["book"],
     "scikit-learn": ["scikit-learn"],
@@ -46,9 +46,9 @@ class Results:
         key = _key(test, params)
         return self._extra[key]["flops"] / self._seconds[key] / 1e9
 
-    def rate(self, names: Sequence[str], **params: Any) -> tuple[float, str] | None:
+    def rate(self, test: str, names: Sequence[str], **params: Any) -> tuple[float, str] | None:
         """Thousand rows a second of the best of `names`, and which it was; None if none was measured."""
-        keys = {name: _key("test_images", {"contender": name, **params}) for name in names}
+        keys = {name: _key(test, {"contender": name, **params}) for name in names}
         rates = [
             (self._extra[key]["rows"] / self._seconds[key] / 1e3, name)
             for name, key in keys.items()
@@ -86,15 +86,18 @@ def machine_line(results: Results, rounds: int) -> str:
     )
 
 
-def images(results: Results, dtype: str, ours: Sequence[str]) -> Table:
-    """Thousand images a second, and how often faster than the book and than the best of the others."""
-    rows = [["batch", "mlpinfer", *PEERS, "÷ book", "÷ best peer"]]
+def rates(results: Results, test: str, ours: Sequence[str], **params: Any) -> Table:
+    """Thousand rows a second, and how often faster than the book and than the best of the others."""
+    plan = {"plan": PLAN} if ours is WHOLE else {}
+    rows = [["batch", "mlpinfer", *plan, *PEERS, "÷ book", "÷ best peer"]]
     for batch_size in BATCH_SIZES:
-        params = {"dtype": dtype, "batch_size": batch_size}
-        mine = results.rate(ours, **params)
-        theirs = [results.rate(names, **params) for names in PEERS.values()]
+        mine, *slower = (
+            results.rate(test, names, batch_size=batch_size, **params)
+            for names in (ours, *plan.values(), *PEERS.values())
+        )
+        theirs = slower[len(plan) :]
         best = max((rate for rate in theirs if rate), default=None)
-        cells = [_cell(rate) for rate in (mine, *theirs)]
+        cells = [_cell(rate) for rate in (mine, *slower)]
         rows.append([f"{batch_size:,}", *cells, _ratio(mine, theirs[0]), _ratio(mine, best)])
     return rows
 
@@ -154,12 +157,19 @@ def cold(measured: Mapping[str, Cold]) -> Table:
 def sections(results: Results, processes: Mapping[str, Cold], rounds: int) -> Iterator[str]:
     """Everything that was measured, in Markdown."""
     yield f"Measured on {machine_line(results, rounds)}."
-    if any(results.rate(names, dtype="uint8", batch_size=1) for names in (WHOLE, EACH, *PEERS.values())):
+    names = [name for group in (WHOLE, EACH, *PEERS.values()) for name in group]
+    if results.rate("test_images", names, dtype="uint8", batch_size=1):
         different = ", ".join(f"{name} {count}" for name, count in results.differing().items()) or "none"
         yield f"Labels unlike the textbook's: {different}."
         for title, ours in (("Whole set", WHOLE), ("One call a batch", EACH)):
             for dtype in ("uint8", "float32"):
-                yield f"### {title}, from {dtype}\n\n" + markdown(images(results, dtype, ours))
+                table = rates(results, "test_images", ours, dtype=dtype)
+                yield f"### {title}, from {dtype}\n\n" + markdown(table)
+        for title, test in (
+            ("784-128-64-10, from uint8", "test_wider"),
+            ("64-128-128-10 ReLU, dense float32", "test_dense"),
+        ):
+            yield f"### Whole set, {title}\n\n" + markdown(rates(results, test, WHOLE))
     yield "### Arithmetic\n\n" + markdown(arithmetic(results))
     yield "### Threads\n\n" + markdown(threads(results))
     yield "### Ten times the rows\n\n" + markdown(ten_times(results))

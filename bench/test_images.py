@@ -11,10 +11,14 @@ PEERS_MAY_DIFFER = 5
 ROWS_ONE_BY_ONE = 1_000
 
 
+def rows_to_time(x: np.ndarray, batch_size: int) -> np.ndarray:
+    return x[:ROWS_ONE_BY_ONE] if batch_size == 1 else x
+
+
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_images(benchmark, contender, dtype, batch_size, cores, networks, images, textbook_labels):
-    x = images[dtype][: ROWS_ONE_BY_ONE if batch_size == 1 else None]
+    x = rows_to_time(images[dtype], batch_size)
     labels_of = CONTENDERS[contender](networks[dtype], batch_size, dtype, cores)
     labels = benchmark(labels_of, x)
     different = int(np.count_nonzero(labels != textbook_labels[dtype][: len(x)]))

@@ -21,6 +21,10 @@ from mlpinfer.tiles import Tiles
 _TILE_BYTES = 2 * 1024**2
 #: Fewer rows than this make the products slow, and change their last bits.
 _MIN_TILE_ROWS = 64
+#: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
+_WORK_PER_WORKER = 5_000_000
+#: And in every call: below, the threads wait for Python's lock longer than they compute.
+_WORK_PER_CALL = 1_000_000
 
 
 class Workspace:
@@ -84,11 +88,18 @@ class Plan:
             self._layers_cast = self._layers
         row_bytes = sum(self._widths) * self._dtype.itemsize
         self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes))
+        self._row_work = sum(layer.W.size for layer in folded.layers)
         self._free: list[Workspace] = []
 
     def tiles(self, rows: int) -> Tiles:
         """Cut rows into those of each call."""
         return Tiles(rows, self._batch_size, self.call_rows)
+
+    def useful_workers(self, rows: int) -> int:
+        """Return how many threads pay for so many rows."""
+        if self.call_rows * self._row_work < _WORK_PER_CALL:
+            return 1
+        return rows * self._row_work // _WORK_PER_WORKER
 
     def active(self) -> AbstractContextManager[Any]:
         """Make the device ready for the calls inside."""

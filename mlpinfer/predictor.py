@@ -25,10 +25,6 @@ from mlpinfer.tiles import Tiles
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
-#: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
-_WORK_PER_THREAD = 5_000_000
-#: And in every call: below, the threads wait for Python's lock longer than they compute.
-_WORK_PER_CALL = 1_000_000
 
 
 class Predictor:
@@ -94,7 +90,6 @@ class Predictor:
             self._evaluator = self._choose_evaluator(fold(scaled).astype(self._dtype))
         side = math.isqrt(network.sizes[0])
         self._image = (side, side) if side > 1 and side * side == network.sizes[0] else None
-        self._row_work = sum(layer.W.size for layer in network.layers)
         self.n_features_in_ = network.sizes[0]
         if network.head != "identity":
             self.classes_ = np.arange(max(2, network.sizes[-1]))
@@ -216,11 +211,8 @@ class Predictor:
 
     def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
         """Cut rows into tiles, and the tiles into a share for each worker."""
-        workers = min(self.threads, rows * self._row_work // _WORK_PER_THREAD)
-        if self._evaluator.call_rows * self._row_work < _WORK_PER_CALL:
-            workers = 1
         tiles = self._evaluator.tiles(rows)
-        return tiles, tiles.shares(workers)
+        return tiles, tiles.shares(min(self.threads, self._evaluator.useful_workers(rows)))
 
     # -- what goes in and out ---------------------------------------------------------------------
 

@@ -18,8 +18,12 @@ from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.tiles import Tiles
 
-#: Multiply-adds in one call, about a tenth of a millisecond: what a worker is dealt, and how soon it stops.
+#: Multiply-adds in one call, some tenths of a millisecond: what a worker is dealt, and how soon it stops.
 _WORK_PER_CALL = 16_000_000
+#: And what a worker must have before a second thread is started, which takes as long.
+_WORK_PER_WORKER = 12_000_000
+#: What a row costs besides, in multiply-adds.
+_WORK_PER_ROW = 2_000
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 #: Reused, because a call on one row takes three microseconds in all.
 _NOTHING = nullcontext()
@@ -62,7 +66,8 @@ class CompiledEvaluator:
         self._network = _cpu.PackedNetwork(instruction_set, layers, cut)
         self._batch_size = batch_size
         self.name = f"compiled {instruction_set}"
-        most = max(1, _WORK_PER_CALL // sum(layer.W.size for layer in folded.layers))
+        self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
+        most = max(1, _WORK_PER_CALL // self._row_work)
         # A call takes whole batches, or part of one.
         self._unit = batch_size * max(1, most // batch_size)
         self.call_rows = min(self._unit, most)
@@ -70,6 +75,10 @@ class CompiledEvaluator:
     def tiles(self, rows: int) -> Tiles:
         """Cut rows into those of each call."""
         return Tiles(rows, self._unit, self.call_rows)
+
+    def useful_workers(self, rows: int) -> int:
+        """Return how many threads pay for so many rows."""
+        return rows * self._row_work // _WORK_PER_WORKER
 
     def active(self) -> AbstractContextManager[Any]:
         """Nothing to prepare."""

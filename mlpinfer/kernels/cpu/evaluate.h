@@ -11,6 +11,7 @@
 enum {
     ROWS = 24,    /* computed together, at most: what they share is read from the cache once */
     CHUNK = 1024, /* inputs of the first layer taken at a time: bounds the buffers for any width */
+    WORTH_COUNTING = 64, /* inputs below which all are taken for not zero */
     SPILL = 16,   /* places that `indices` and `take` may overwrite behind what they write */
 };
 
@@ -71,10 +72,10 @@ typedef struct {
     uint64_t bits[CHUNK / 64];
 } Row;
 
-INLINE void find_nonzero(Row *row, const void *x, const Dtype dtype, int inputs)
+INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
 {
+    const void *x = row->x;
     int words = inputs / 64, rest = inputs % 64;
-    row->x = x;
     row->count = 0;
     for (int i = 0; i < words; i++) row->bits[i] = nonzero(element(x, dtype, 64 * i), dtype);
     if (rest) { /* without a look behind the last row */
@@ -150,8 +151,9 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
         for (int r = 0; r < rows; r++) {
             Row *row = &sparse[n_sparse];
             row->z = z + r * layer->stride;
-            find_nonzero(row, element(x, dtype, r * layer->inputs + from), dtype, inputs);
-            if (2 * row->count <= inputs) {
+            row->x = element(x, dtype, r * layer->inputs + from);
+            if (inputs >= WORTH_COUNTING) find_nonzero(row, dtype, inputs);
+            if (inputs >= WORTH_COUNTING && 2 * row->count <= inputs) {
                 if (++n_sparse == SPARSE_ROWS) {
                     multiply_sparse(SPARSE_ROWS, sparse, dtype, inputs, W, layer->stride);
                     n_sparse = 0;
