@@ -22,6 +22,12 @@ REQUIRED = os.environ.get("MLPINFER_TEST_BACKENDS", "numpy").split(",")
 
 #: What can run a network on this machine's processor.
 EVALUATORS = ("plan", *find_compiled().available)
+#: Without the compiled evaluator there is nothing in it to test: mlpinfer was installed without a compiler.
+collect_ignore = [] if EVALUATORS[1:] else ["test_compiled.py"]
+
+
+def pytest_report_header():
+    return f"evaluators: {', '.join(EVALUATORS)}"
 
 
 def pytest_collection_modifyitems(items):

@@ -44,7 +44,7 @@ def test_files_it_names_exist():
 def test_the_two_commands_are_there():
     set_up, test = blocks("bash")[0].splitlines()
     assert set_up.startswith("python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/mlpinfer score")
-    assert test == ".venv/bin/pip install '.[test]' && .venv/bin/pytest"
+    assert test == ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
 
 
 def test_every_command_is_in_the_readme():
