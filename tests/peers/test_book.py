@@ -24,4 +24,6 @@ def test_the_book_s_loop(network):
     expected = np.vstack([predict(weights, x[i : i + 100]) for i in range(0, len(x), 100)])
     predictor = Predictor(network, batch_size=100)
     np.testing.assert_array_equal(predictor.predict(x), expected.argmax(1))
-    np.testing.assert_allclose(predictor.predict_proba(x), expected, atol=1e-6)
+    # What is left of float32 behind logits of this size, on either side.
+    tolerance = 1e-6 * np.abs(predictor.decision_function(x)).max(axis=1, keepdims=True, initial=1)
+    assert (np.abs(predictor.predict_proba(x) - expected) <= tolerance).all()

@@ -131,17 +131,11 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, i
 
 /* -- layers --------------------------------------------------------------------------------------- */
 
-INLINE void start_with_bias(const Layer *layer, int rows, float *z)
-{
-    for (int r = 0; r < rows; r++)
-        memcpy(z + r * layer->stride, layer->b, (size_t)layer->stride * sizeof(float));
-}
-
-/* z (rows, stride) = x (rows, inputs) @ W + b, each row dense or sparse by its own count of zeros. */
+/* z (rows, stride) = x (rows, inputs) @ W, each row dense or sparse by its own count of zeros. */
 INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z)
 {
     _Alignas(ALIGNMENT) float cast[MOST_ROWS][CHUNK];
-    start_with_bias(layer, rows, z);
+    memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
     for (ptrdiff_t from = 0; from < layer->inputs; from += CHUNK) {
         int inputs = (int)(layer->inputs - from < CHUNK ? layer->inputs - from : CHUNK);
         const float *W = layer->W + from * layer->stride, *dense[MOST_ROWS] = {0};
@@ -176,10 +170,10 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
     }
 }
 
-/* z (rows, stride) = a (rows, a_stride) @ W + b. */
+/* z (rows, stride) = a (rows, a_stride) @ W. */
 static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
 {
-    start_with_bias(layer, rows, z);
+    memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
     for (int done = 0, n; done < rows; done += n) {
         n = rows - done < MOST_ROWS ? rows - done : MOST_ROWS;
         const float *from[MOST_ROWS] = {0};
@@ -210,23 +204,26 @@ INLINE vec tanh_of(vec x)
     return x * p / q;
 }
 
-static void activate(const Layer *layer, int rows, float *z)
+/* z = h(z + b). The bias comes last: where it is large, folded from the layer before, to start a sum with
+ * it would cost every partial sum its precision. */
+INLINE void finish(const Layer *layer, const Activation activation, int rows, float *z)
 {
     const vec zero = {0};
-    const float *end = z + rows * layer->stride;
-    switch (layer->activation) {
-    case TANH:
-        for (; z < end; z += LANES) store(z, tanh_of(load(z)));
-        break;
-    case RELU: /* NaN stays NaN */
-        for (; z < end; z += LANES) store(z, where(load(z) < zero, zero, load(z)));
-        break;
-    case LEAKY_RELU:
-        for (; z < end; z += LANES) store(z, where(load(z) > zero, load(z), load(z) * layer->slope));
-        break;
-    case IDENTITY:
-        break;
-    }
+    for (int r = 0; r < rows; r++)
+        for (ptrdiff_t i = 0; i < layer->stride; i += LANES, z += LANES) {
+            vec v = load(z) + load(layer->b + i);
+            if (activation == TANH) v = tanh_of(v);
+            if (activation == RELU) v = where(v < zero, zero, v); /* NaN stays NaN */
+            if (activation == LEAKY_RELU) v = where(v > zero, v, v * layer->slope);
+            store(z, v);
+        }
+}
+
+static void add_bias_and_activate(const Layer *layer, int rows, float *z)
+{
+#define CASE(activation) case activation: finish(layer, activation, rows, z); break;
+    switch (layer->activation) { CASE(IDENTITY) CASE(RELU) CASE(LEAKY_RELU) CASE(TANH) }
+#undef CASE
 }
 
 /* The index of the largest value, the lowest of a tie; of the first NaN where there is one. */
@@ -250,12 +247,12 @@ static void evaluate_some(const Network *network, const void *x, const Dtype dty
         first_layer(layer, x, UINT8, rows, z);
     else
         first_layer(layer, x, FLOAT32, rows, z);
-    activate(layer, rows, z);
+    add_bias_and_activate(layer, rows, z);
     for (ptrdiff_t i = 1; i < network->count; i++) {
         float *a = z;
         z = buffers[i % 2];
         next_layer(layer + 1, a, layer->stride, rows, z);
-        activate(++layer, rows, z);
+        add_bias_and_activate(++layer, rows, z);
     }
     for (int r = 0; r < rows; r++, z += layer->stride) {
         if (out.logits)
