@@ -95,7 +95,7 @@ class Predictor:
             self.classes_ = np.arange(max(2, network.sizes[-1]))
 
     def _choose_evaluator(self, folded: Network) -> Plan | CompiledEvaluator:
-        """The compiled one wherever it fits: it has been the faster one in all that was measured."""
+        """The compiled one wherever it fits: it was faster, or as fast, wherever it was measured."""
         cut = math.log(self.threshold) - math.log1p(-self.threshold)  # sigmoid(z) > t as z > logit(t)
         if self.backend.name == "numpy":
             instruction_set = kernels.find_compiled().instruction_set

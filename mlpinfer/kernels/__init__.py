@@ -14,6 +14,8 @@ from mlpinfer.errors import InputError
 
 #: "plan" turns the compiled evaluator off; a name of `Compiled.available` chooses its instruction set.
 VARIABLE = "MLPINFER_EVALUATOR"
+#: Compiled, but never run where this was written: not chosen unless it is named.
+_UNMEASURED = {"neon"}
 
 
 class Compiled(NamedTuple):
@@ -44,6 +46,9 @@ def find_compiled() -> Compiled:
     if wanted and wanted not in available:
         choices = ", ".join(("plan", *available))
         raise InputError(f"{VARIABLE}: expected one of {choices} on this machine, found {ascii(wanted)[:60]}")
+    if not wanted and available and available[0] in _UNMEASURED:
+        wanted_one = f"{VARIABLE}={available[0]} turns it on"
+        return Compiled(None, available, f"{available[0]} has not been measured yet; {wanted_one}", None)
     return Compiled(wanted or next(iter(available), None), available, problem, fix)
 
 

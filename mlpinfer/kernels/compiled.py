@@ -8,12 +8,14 @@ goes through products blocked in registers, as do the other layers.
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer import ops
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.tiles import Tiles
@@ -64,7 +66,7 @@ class CompiledEvaluator:
             for layer, activation in zip(folded.layers, (*folded.hidden, "identity"), strict=True)
         )
         self._network = _cpu.PackedNetwork(instruction_set, layers, cut)
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, sys.maxsize)
         self.name = f"compiled {instruction_set}"
         self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
         most = max(1, _WORK_PER_CALL // self._row_work)
@@ -105,7 +107,7 @@ def _rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _activation(_cpu: Any, name: str) -> tuple[int, float]:
-    leaky = _LEAKY.fullmatch(name)
+    leaky = _LEAKY.fullmatch(name := ops.canonical(name))
     if leaky:
         return _cpu.LEAKY_RELU, float(leaky[1])
     return {"identity": _cpu.IDENTITY, "relu": _cpu.RELU, "tanh": _cpu.TANH}[name], 0.0

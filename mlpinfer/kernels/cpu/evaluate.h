@@ -10,9 +10,9 @@
 
 enum {
     ROWS = 24,    /* computed together, at most: what they share is read from the cache once */
-    CHUNK = 1024, /* inputs of the first layer taken at a time: bounds the buffers for any width */
+    CHUNK = 1024, /* inputs of the first layer taken at a time, at most: bounds the buffers */
+    CHUNK_FLOATS = 65536, /* and what they have of W, so that all rows find it in the second-level cache */
     WORTH_COUNTING = 64, /* inputs below which all are taken for not zero */
-    SPILL = 16,   /* places that `indices` and `take` may overwrite behind what they write */
 };
 
 /* How many vectors to take next: as many as there are registers for, or fewer, to leave even parts. */
@@ -86,7 +86,7 @@ INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
     for (int i = 0; i < words + (rest > 0); i++) row->count += __builtin_popcountll(row->bits[i]);
 }
 
-INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK + SPILL],
+INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK],
                        int count, const float *W, ptrdiff_t stride, float *const *z)
 {
     vec sum[SPARSE_ROWS][SPARSE_VECTORS];
@@ -106,8 +106,8 @@ INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float
 INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, int inputs, const float *W,
                             ptrdiff_t stride)
 {
-    uint16_t index[CHUNK + SPILL];
-    float value[SPARSE_ROWS][CHUNK + SPILL];
+    uint16_t index[CHUNK];
+    float value[SPARSE_ROWS][CHUNK];
     int count = 0;
     for (int i = 0; 64 * i < inputs; i++) {
         uint64_t bits = row[0].bits[i];
@@ -136,8 +136,10 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
 {
     _Alignas(ALIGNMENT) float cast[MOST_ROWS][CHUNK];
     memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
-    for (ptrdiff_t from = 0; from < layer->inputs; from += CHUNK) {
-        int inputs = (int)(layer->inputs - from < CHUNK ? layer->inputs - from : CHUNK);
+    ptrdiff_t chunk = CHUNK_FLOATS / layer->stride / 64 * 64; /* 256 for the widest layer */
+    if (chunk > CHUNK) chunk = CHUNK;
+    for (ptrdiff_t from = 0; from < layer->inputs; from += chunk) {
+        int inputs = (int)(layer->inputs - from < chunk ? layer->inputs - from : chunk);
         const float *W = layer->W + from * layer->stride, *dense[MOST_ROWS] = {0};
         float *to[MOST_ROWS] = {0};
         Row sparse[SPARSE_ROWS];

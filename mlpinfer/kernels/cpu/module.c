@@ -13,35 +13,32 @@
 
 /* -- what this processor runs ---------------------------------------------------------------------- */
 
-/* The instruction sets of this processor, best first, and NULL. */
-static const InstructionSet *const *available(void)
+/* The instruction sets of this processor, best first, and NULL. Filled once, before anybody reads it. */
+static const InstructionSet *available[4];
+
+static void find_available(void)
 {
-#if defined(__x86_64__)
-    static const InstructionSet *found[4];
     int n = 0;
+#if defined(__x86_64__)
+#define HAS(feature) __builtin_cpu_supports(feature)
     __builtin_cpu_init();
-    int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") &&
-             __builtin_cpu_supports("popcnt");
-    int v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-    int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vl");
-    if (v4) found[n++] = &x86_64_v4;
-    if (v3) found[n++] = &x86_64_v3;
-    if (v2) found[n++] = &x86_64_v2;
-    found[n] = NULL;
-#else
-    static const InstructionSet *const found[] = {&native, NULL};
+    int v2 = HAS("sse4.2") && HAS("ssse3") && HAS("popcnt");
+    int v3 = v2 && HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2") && HAS("lzcnt") && HAS("movbe") && HAS("f16c");
+    int v4 = v3 && HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl");
+    if (v4) available[n++] = &x86_64_v4;
+    if (v3) available[n++] = &x86_64_v3;
+    if (v2) available[n++] = &x86_64_v2;
+#elif defined(__aarch64__)
+    available[n++] = &neon;
 #endif
-    return found;
+    available[n] = NULL;
 }
 
 static PyObject *instruction_sets(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     PyObject *list = PyList_New(0);
-    for (const InstructionSet *const *set = available(); list && *set; set++) {
+    for (const InstructionSet *const *set = available; list && *set; set++) {
         PyObject *name = PyUnicode_FromString((*set)->name);
         if (!name || PyList_Append(list, name) < 0) Py_CLEAR(list);
         Py_XDECREF(name);
@@ -57,7 +54,8 @@ typedef struct {
     PyObject_HEAD
     const InstructionSet *set;
     Network network;
-    void *memory; /* of the layers and all weights */
+    Layer *layers;
+    void *weights; /* of all layers */
 } PackedNetwork;
 
 static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
@@ -82,88 +80,87 @@ static const float *pack(float **at, const float *from, Py_ssize_t rows, Py_ssiz
     return to;
 }
 
-/* One layer out of (inputs, outputs, W, b, activation, slope); moves `at` behind its weights. */
-static int pack_layer(Layer *layer, PyObject *description, int lanes, float **at)
+/* Read (inputs, outputs, W, b, activation, slope) but for the arrays; return the floats that it takes, or -1 and
+ * an error. `width` is what comes out of the layer before, 0 for the first. */
+static Py_ssize_t describe(Layer *layer, PyObject *description, int lanes, ptrdiff_t width)
 {
     Py_ssize_t inputs, outputs;
     PyObject *W, *b;
     int activation;
-    Py_buffer view;
+    if (!PyTuple_Check(description)) return PyErr_Format(PyExc_TypeError, "expected a tuple for each layer"), -1;
     if (!PyArg_ParseTuple(description, "nnOOif", &inputs, &outputs, &W, &b, &activation, &layer->slope)) return -1;
+    if (inputs < 1 || inputs > PY_SSIZE_T_MAX / 8 / MAX_WIDTH || outputs < 1 || outputs > MAX_WIDTH ||
+        activation < IDENTITY || activation > TANH || (width && inputs != width)) {
+        PyErr_SetString(PyExc_ValueError, "expected layers that fit together, of up to 256 outputs each");
+        return -1;
+    }
     layer->inputs = inputs;
     layer->outputs = outputs;
     layer->stride = (outputs + lanes - 1) / lanes * lanes;
     layer->activation = (Activation)activation;
-    if (get_float32(W, &view, inputs * outputs) < 0) return -1;
-    layer->W = pack(at, view.buf, inputs, outputs, layer->stride);
+    return (inputs + 1) * layer->stride;
+}
+
+/* Copy the arrays of a layer that has been described; moves `at` behind them. */
+static int pack_arrays(Layer *layer, PyObject *description, float **at)
+{
+    Py_buffer view;
+    if (get_float32(PyTuple_GetItem(description, 2), &view, layer->inputs * layer->outputs) < 0) return -1;
+    layer->W = pack(at, view.buf, layer->inputs, layer->outputs, layer->stride);
     PyBuffer_Release(&view);
-    if (get_float32(b, &view, outputs) < 0) return -1;
-    layer->b = pack(at, view.buf, 1, outputs, layer->stride);
+    if (get_float32(PyTuple_GetItem(description, 3), &view, layer->outputs) < 0) return -1;
+    layer->b = pack(at, view.buf, 1, layer->outputs, layer->stride);
     PyBuffer_Release(&view);
     return 0;
 }
 
-/* The floats that a layer takes, or -1 and an error where it does not fit. */
-static Py_ssize_t layer_floats(PyObject *description, int lanes, Py_ssize_t *width)
+/* Fill `self`, whose memory is freed with it. */
+static int pack_network(PackedNetwork *self, PyObject *descriptions)
 {
-    Py_ssize_t inputs, outputs;
-    PyObject *W, *b;
-    int activation;
-    float slope;
-    if (!PyArg_ParseTuple(description, "nnOOif", &inputs, &outputs, &W, &b, &activation, &slope)) return -1;
-    if (inputs < 1 || inputs > PY_SSIZE_T_MAX / 8 / MAX_WIDTH || outputs < 1 || outputs > MAX_WIDTH ||
-        activation < IDENTITY || activation > TANH || (*width && inputs != *width)) {
-        PyErr_SetString(PyExc_ValueError, "expected layers that fit together, of up to 256 outputs each");
-        return -1;
+    Py_ssize_t count = PyTuple_Size(descriptions), floats = ALIGNMENT / sizeof(float);
+    Layer *layers = self->layers = calloc((size_t)count, sizeof(Layer));
+    if (!layers) return PyErr_NoMemory(), -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        ptrdiff_t width = i ? layers[i - 1].outputs : 0;
+        Py_ssize_t more = describe(layers + i, PyTuple_GetItem(descriptions, i), self->set->lanes, width);
+        if (more < 0) return -1;
+        floats += more;
     }
-    *width = outputs;
-    return (inputs + 1) * ((outputs + lanes - 1) / lanes * lanes);
+    self->weights = malloc((size_t)floats * sizeof(float));
+    if (!self->weights) return PyErr_NoMemory(), -1;
+    float *at = (float *)(((uintptr_t)self->weights + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), &at) < 0) return -1;
+    self->network.count = count;
+    self->network.layers = layers;
+    return 0;
 }
 
 static PyObject *packed_network_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     const char *name;
-    PyObject *layers;
+    PyObject *descriptions;
     float cut;
     (void)keywords;
-    if (!PyArg_ParseTuple(args, "sO!f", &name, &PyTuple_Type, &layers, &cut)) return NULL;
-    const InstructionSet *const *set = available();
+    if (!PyArg_ParseTuple(args, "sO!f", &name, &PyTuple_Type, &descriptions, &cut)) return NULL;
+    const InstructionSet *const *set = available;
     while (*set && strcmp((*set)->name, name)) set++;
     if (!*set) return PyErr_Format(PyExc_ValueError, "expected an instruction set of this processor, found %s", name);
-
-    Py_ssize_t count = PyTuple_Size(layers), floats = 0, width = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Py_ssize_t more = layer_floats(PyTuple_GetItem(layers, i), (*set)->lanes, &width);
-        if (more < 0) return NULL;
-        floats += more;
-    }
-    if (count == 0) return PyErr_Format(PyExc_ValueError, "expected one layer or more, found none");
-
+    if (PyTuple_Size(descriptions) == 0) return PyErr_Format(PyExc_ValueError, "expected layers, found none");
     PackedNetwork *self = (PackedNetwork *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!self) return NULL;
-    size_t head = (size_t)count * sizeof(Layer) + ALIGNMENT;
-    self->memory = malloc(head + (size_t)floats * sizeof(float));
-    if (!self->memory) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    Layer *packed = self->memory;
-    float *at = (float *)(((uintptr_t)(packed + count) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
     self->set = *set;
-    self->network = (Network){count, packed, cut};
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (pack_layer(packed + i, PyTuple_GetItem(layers, i), (*set)->lanes, &at) < 0) {
-            Py_DECREF(self);
-            return NULL;
-        }
-    }
-    return (PyObject *)self;
+    self->network.cut = cut;
+    if (pack_network(self, descriptions) == 0) return (PyObject *)self;
+    Py_DECREF(self);
+    return NULL;
 }
 
 static void packed_network_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    free(((PackedNetwork *)self)->memory);
+    free(((PackedNetwork *)self)->layers);
+    free(((PackedNetwork *)self)->weights);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -186,12 +183,20 @@ static int get_rows(PyObject *array, const Layer *first, Py_buffer *view, Dtype 
     return -1;
 }
 
-/* Evaluate (x, out, batch_size) into `out`, of `columns` items of `itemsize` bytes a row. */
+/* Tell whether `view` is (rows, columns) aligned items of one of `formats`. */
+static int is_result(const Py_buffer *view, const char *formats, Py_ssize_t itemsize, Py_ssize_t items)
+{
+    const char *format = view->format ? view->format : "B";
+    return format[0] && !format[1] && strchr(formats, format[0]) && view->itemsize == itemsize &&
+           view->len == items * itemsize && (uintptr_t)view->buf % (uintptr_t)itemsize == 0;
+}
+
+/* labels(x, out, batch_size) or logits(x, out, batch_size). */
 static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
 {
     const Network *network = &self->network;
-    Py_ssize_t columns = labels ? 1 : network->layers[network->count - 1].outputs;
-    Py_ssize_t itemsize = labels ? (Py_ssize_t)sizeof(int64_t) : (Py_ssize_t)sizeof(float), rows;
+    Py_ssize_t columns = labels ? 1 : network->layers[network->count - 1].outputs, rows;
+    Py_ssize_t itemsize = labels ? (Py_ssize_t)sizeof(int64_t) : (Py_ssize_t)sizeof(float);
     Py_buffer x, y;
     Dtype dtype;
     if (n_args != 3) return PyErr_Format(PyExc_TypeError, "expected x, out and batch_size");
@@ -201,19 +206,19 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
         return NULL;
     }
     if (get_rows(args[0], network->layers, &x, &dtype, &rows) < 0) return NULL;
-    if (PyObject_GetBuffer(args[1], &y, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) < 0) {
+    if (PyObject_GetBuffer(args[1], &y, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT) < 0) {
         PyBuffer_Release(&x);
         return NULL;
     }
-    int fits = y.itemsize == itemsize && y.len == rows * columns * itemsize && (uintptr_t)y.buf % itemsize == 0;
+    int fits = is_result(&y, labels ? "lq" : "f", itemsize, rows * columns);
     if (fits) {
         Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
         Py_BEGIN_ALLOW_THREADS
         self->set->evaluate(network, x.buf, dtype, rows, batch_size, out);
         Py_END_ALLOW_THREADS
     } else
-        PyErr_Format(PyExc_ValueError, "expected out of %zd x %zd items of %zd bytes, found %zd bytes", rows,
-                     columns, itemsize, y.len);
+        PyErr_Format(PyExc_ValueError, "expected out of %zd x %zd %s, found %zd bytes of format %s", rows, columns,
+                     labels ? "int64" : "float32", y.len, y.format ? y.format : "B");
     PyBuffer_Release(&y);
     PyBuffer_Release(&x);
     if (!fits) return NULL;
@@ -260,6 +265,7 @@ static PyMethodDef methods[] = {
 
 static int module_exec(PyObject *module)
 {
+    find_available();
     PyObject *type = PyType_FromSpec(&packed_network_spec);
     int failed = !type || PyModule_AddObjectRef(module, "PackedNetwork", type) < 0 ||
                  PyModule_AddIntConstant(module, "MAX_WIDTH", MAX_WIDTH) < 0 ||

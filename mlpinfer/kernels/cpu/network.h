@@ -47,8 +47,8 @@ typedef struct {
 
 #if defined(__x86_64__)
 extern const InstructionSet x86_64_v2, x86_64_v3, x86_64_v4;
-#else
-extern const InstructionSet native;
+#elif defined(__aarch64__)
+extern const InstructionSet neon;
 #endif
 
 #endif

@@ -74,7 +74,8 @@ INLINE uint64_t nonzero(const void *x, const Dtype dtype)
     return bits;
 }
 
-/* Write base + i for every bit i that is set, in order; up to 16 places behind them are overwritten. */
+/* Write base + i for every bit i that is set, in order. Sixteen inputs may overwrite sixteen places: an array
+ * with a place for every input is large enough. */
 INLINE void indices(uint64_t bits, int base, uint16_t *index)
 {
 #if defined(__AVX512F__)
@@ -91,8 +92,8 @@ INLINE void indices(uint64_t bits, int base, uint16_t *index)
 #endif
 }
 
-/* Write the values of a row at the `count` inputs in `index`, those of `bits` from `base` on; up to 16
- * places behind them are overwritten. */
+/* Write the values of a row at the `count` inputs in `index`, those of `bits` from `base` on; the places as
+ * for `indices`. */
 INLINE void take(const void *x, const Dtype dtype, uint64_t bits, int base, const uint16_t *index, int count,
                  float *value)
 {
