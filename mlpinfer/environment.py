@@ -35,7 +35,7 @@ def environment(backend: Backend) -> Environment:
         mlpinfer=VERSION,
         python=sys.version.split()[0],
         numpy=np.__version__,
-        cupy=sys.modules["cupy"].__version__ if on_gpu else None,
+        cupy=backend.xp.__version__ if on_gpu else None,
         blas=blas_name(),
         cpu=cpu_name(),
         gpu=backend.describe() if on_gpu else None,

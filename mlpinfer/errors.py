@@ -4,7 +4,8 @@
     ├── WeightsError (ValueError)    refused, unsafe or malformed weights
     ├── DatasetError (ValueError)    refused or malformed data
     ├── InputError (ValueError)      an array of the wrong shape, dtype or scale handed to the API
-    └── DeviceError (RuntimeError)   not available, out of memory
+    └── DeviceError (RuntimeError)   not available
+        └── DeviceMemoryError        out of memory
 
 A message is one line: what was expected, what was found, what to do. A missing file stays a
 ``FileNotFoundError``.
@@ -31,6 +32,10 @@ class InputError(MlpInferError, ValueError):
 
 class DeviceError(MlpInferError, RuntimeError):
     """A device that is not available, or that ran out of memory."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A device that ran out of memory."""
 
 
 def quoted(value: object, limit: int = 80) -> str:

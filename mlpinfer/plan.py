@@ -6,7 +6,8 @@ that are free and gives back.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,15 @@ from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.tiles import Tiles
 
-#: What the buffers of one tile may take: about the second-level cache of one core.
-_TILE_BYTES = 2 * 1024**2
 #: Fewer rows than this make the products slow, and change their last bits.
 _MIN_TILE_ROWS = 64
 #: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
 _WORK_PER_WORKER = 5_000_000
 #: And in every call: below, the threads wait for Python's lock longer than they compute.
 _WORK_PER_CALL = 1_000_000
+
+
+_Weights = list[tuple[Array, Array | None]]
 
 
 class Workspace:
@@ -74,22 +76,26 @@ class Plan:
         self._ones = backend.name == "numpy"
         self._features, self._outputs = folded.sizes[0], folded.sizes[-1]
         self._widths = [folded.sizes[0] + self._ones, *folded.sizes[1:]]
-        self._layers = [
-            (backend.asarray(layer.W), backend.asarray(layer.b), ops.activation(activation))
-            for layer, activation in zip(folded.layers, (*folded.hidden, "identity"), strict=True)
-        ]
-        first = folded.layers[0]
-        if self._ones:
-            W = backend.asarray(np.vstack([first.W, first.b]))  # (D + 1, H)
-            _, b, activation = self._layers[0]
-            self._layers[0] = (W[:-1], b, activation)
-            self._layers_cast = [(W, None, activation), *self._layers[1:]]
-        else:
-            self._layers_cast = self._layers
+        self._folded = folded
+        self._finish = [backend.finish(activation) for activation in (*folded.hidden, "identity")]
+        self._weights: tuple[_Weights, _Weights] | None = self._send_weights()
         row_bytes = sum(self._widths) * self._dtype.itemsize
-        self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, _TILE_BYTES // row_bytes))
+        self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, backend.tile_bytes // row_bytes))
         self._row_work = sum(layer.W.size for layer in folded.layers)
-        self._free: list[Workspace] = []
+        # By what orders their use: work of one queue may follow in a workspace before it is computed.
+        self._free: dict[int, list[Workspace]] = {}
+
+    def _send_weights(self) -> tuple[_Weights, _Weights]:
+        """Send W and b of each layer: for inputs as they are, and for inputs that are cast."""
+        asarray, (first, *others) = self._backend.asarray, self._folded.layers
+        rest = [(asarray(layer.W), asarray(layer.b)) for layer in others]
+        if self._ones:
+            W = asarray(np.vstack([first.W, first.b]))  # (D + 1, H)
+            weights = [(W[:-1], first.b), *rest], [(W, None), *rest]
+        else:
+            weights = ([(asarray(first.W), asarray(first.b)), *rest],) * 2
+        self._backend.synchronize()  # streams that wait for nobody may read them now
+        return weights
 
     def tiles(self, rows: int) -> Tiles:
         """Cut rows into those of each call."""
@@ -105,23 +111,33 @@ class Plan:
         """Make the device ready for the calls inside."""
         return self._backend.active()
 
+    def shrink(self) -> bool:
+        """Take half as many rows in a call from now on; tell whether there was more than one."""
+        self.close()
+        shrunk, self.call_rows = self.call_rows > 1, max(1, self.call_rows // 2)
+        return shrunk
+
     def close(self) -> None:
-        """Forget the workspaces; new ones are made as they are needed."""
-        self._free.clear()
+        """Forget workspaces, and weights on a device; they are made and sent again as they are needed."""
+        self._free = {}
+        if self._backend.name != "numpy":
+            self._weights = None
 
-    def _take_workspace(self, rows: int) -> Workspace:
-        """Return a workspace that nobody else uses; the caller gives it back to `_free`."""
+    @contextmanager
+    def _workspace(self, rows: int) -> Iterator[list[Array]]:
+        """Yield buffers that nobody else uses, cut to `rows` rows."""
+        free = self._free.setdefault(self._backend.queue(), [])
         try:
-            workspace = self._free.pop()  # atomic, so that concurrent calls never share one
+            workspace = free.pop()  # atomic, so that concurrent calls never share one
         except IndexError:
-            return self._workspace(rows)
-        return workspace if workspace.rows >= rows else self._workspace(rows)
-
-    def _workspace(self, rows: int) -> Workspace:
-        buffers = [self._xp.empty((rows, width), dtype=self._dtype) for width in self._widths]
-        if self._ones:
-            buffers[0][:, -1] = 1
-        return Workspace(rows, buffers)
+            workspace = None
+        if workspace is None or workspace.rows < rows:
+            buffers = [self._xp.empty((rows, width), dtype=self._dtype) for width in self._widths]
+            if self._ones:
+                buffers[0][:, -1] = 1
+            workspace = Workspace(rows, buffers)
+        yield workspace.views(rows)
+        free.append(workspace)
 
     def logits(self, x: Array, out: Array) -> None:
         """Write the last layer's affine values into `out`.
@@ -131,9 +147,8 @@ class Plan:
         x : array, shape (n, D), any real dtype, n up to `call_rows`
         out : array, shape (n, K), contiguous, of the network's dtype
         """
-        workspace = self._take_workspace(len(x))
-        self._run(x, [*workspace.views(len(x))[:-1], out])
-        self._free.append(workspace)
+        with self._workspace(len(x)) as buffers:
+            self._run(x, [*buffers[:-1], out])
 
     def labels(self, x: Array, out: Array) -> None:
         """Write the label of each row into `out`, shape (n,), int64.
@@ -141,23 +156,25 @@ class Plan:
         The index of the largest logit, the lowest of a tie: softmax would keep their order, so it
         is not computed. With one output, 1 where its logit is above the cut, else 0.
         """
-        workspace = self._take_workspace(len(x))
-        *_, z = buffers = workspace.views(len(x))
-        self._run(x, buffers)
-        if self._outputs == 1:
-            out[...] = z[:, 0] > self._cut
-        else:
-            z.argmax(axis=1, out=out)
-        self._free.append(workspace)
+        with self._workspace(len(x)) as buffers:
+            self._run(x, buffers)
+            z = buffers[-1]
+            if self._outputs == 1:
+                out[...] = z[:, 0] > self._cut
+            else:
+                z.argmax(axis=1, out=out)
 
     def _run(self, x: Array, buffers: list[Array]) -> None:
         a, *outputs = buffers
+        weights = self._weights
+        if weights is None:
+            weights = self._weights = self._send_weights()
+        as_it_is, cast = weights
         if x.dtype == self._dtype and x.flags.c_contiguous:
-            a, layers = x, self._layers
+            a, layers = x, as_it_is
         else:
             a[:, : self._features] = x
-            layers = self._layers_cast
-        for (W, b, activation), buffer in zip(layers, outputs, strict=True):
-            a = ops.affine(self._xp, a, W, b, out=buffer)
-            if activation is not ops.identity:
-                activation(self._xp, a, out=a)
+            layers = cast
+        for (W, b), finish, buffer in zip(layers, self._finish, outputs, strict=True):
+            a = ops.affine(self._xp, a, W, None, out=buffer)
+            finish(a, b)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import math
-import threading
-from collections.abc import Callable
-from typing import Any
+import warnings
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from mlpinfer import kernels, ops
-from mlpinfer.backends import Backend, fetch, get_backend, send_like
+from mlpinfer.backends import Backend, DeviceBackend, fetch, get_backend, send_like
 from mlpinfer.backends.numpy_backend import usable_cores
-from mlpinfer.errors import InputError, WeightsError
+from mlpinfer.errors import DeviceMemoryError, InputError, WeightsError
 from mlpinfer.folding import fold
 from mlpinfer.kernels.compiled import CompiledEvaluator, fits
 from mlpinfer.network import LayerTrace, Network, checked_scale
 from mlpinfer.ops import Array
 from mlpinfer.plan import Plan
+from mlpinfer.streaming import MOST_LANES, STAGES, Evaluate, Streamer
 from mlpinfer.tiles import Tiles
+from mlpinfer.workers import run_all
 
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
+
+
+class _Wanted(NamedTuple):
+    """What to compute: a function that writes it, and the shape and dtype of a row of it."""
+
+    evaluate: Evaluate
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 class Predictor:
@@ -41,8 +49,8 @@ class Predictor:
     batch_size : int, optional
         Rows in one forward call. None lets the engine choose; `batch_size` then says what it chose.
     threads : int, optional
-        Workers on the CPU. None means the cores this process may use. Results are bitwise the same
-        for any number.
+        Workers on the CPU; for a GPU, host threads that feed it. None means the cores this process may
+        use, for a GPU up to 8. Results are bitwise the same for any number.
     precision : {"float32", "float64"}
         What is computed in.
     scale : float, optional
@@ -82,17 +90,30 @@ class Predictor:
         self.scale = _checked_option(scale, network.scale)
         self.backend: Backend = get_backend(device)
         self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
-        self.threads = 1 if self.backend.name != "numpy" else _positive("threads", threads) or usable_cores()
+        on_cpu = self.backend.name == "numpy"
+        most = usable_cores() if on_cpu else min(MOST_LANES, usable_cores())
+        self.threads = _positive("threads", threads) or most
         self._dtype = PRECISIONS[precision]
         scaled = dataclasses.replace(network, scale=self.scale)
         self._textbook = scaled.astype(self._dtype)  # before folding: refuses by the file's own names
         with self.backend.active():
             self._evaluator = self._choose_evaluator(fold(scaled).astype(self._dtype))
+        self._streamer = (
+            None
+            if on_cpu
+            else Streamer(cast(DeviceBackend, self.backend), self._dtype, self.batch_size, self.threads)
+        )
         side = math.isqrt(network.sizes[0])
         self._image = (side, side) if side > 1 and side * side == network.sizes[0] else None
-        self.n_features_in_ = network.sizes[0]
+        self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
         if network.head != "identity":
-            self.classes_ = np.arange(max(2, network.sizes[-1]))
+            self.classes_ = np.arange(max(2, outputs))
+        proba = self._softmax if network.head == "softmax" else self._both_classes
+        self._wanted = {
+            "labels": _Wanted(self._evaluator.labels, (), np.int64),
+            "logits": _Wanted(self._evaluator.logits, (outputs,), self._dtype),
+            "proba": _Wanted(proba, (max(2, outputs),), self._dtype),
+        }
 
     def _choose_evaluator(self, folded: Network) -> Plan | CompiledEvaluator:
         """The compiled one wherever it fits: it was faster, or as fast, wherever it was measured."""
@@ -131,7 +152,7 @@ class Predictor:
         """
         if self.network.head == "identity":
             return self.decision_function(x)
-        return self._run(x, self._evaluator.labels, ())
+        return self._run(x, self._wanted["labels"])
 
     def predict_proba(self, x: Array) -> Array:
         """Return probabilities, shape (N, K) or (K,); ``[1 - p, p]`` for a sigmoid head.
@@ -141,11 +162,9 @@ class Predictor:
         InputError
             As `predict`, and for an identity head, which has no probabilities.
         """
-        head = self.network.head
-        if head == "identity":
+        if self.network.head == "identity":
             raise InputError("predict_proba: expected a softmax or sigmoid head, found identity; use predict")
-        evaluate = self._softmax if head == "softmax" else self._both_classes
-        return self._run(x, evaluate, (len(self.classes_),))
+        return self._run(x, self._wanted["proba"])
 
     def decision_function(self, x: Array) -> Array:
         """Return what the last layer computes before its head, shape (N, K) or (K,).
@@ -155,7 +174,7 @@ class Predictor:
         InputError
             As `predict`.
         """
-        return self._run(x, self._evaluator.logits, (self.network.sizes[-1],))
+        return self._run(x, self._wanted["logits"])
 
     def trace(self, x: Array) -> list[LayerTrace]:
         """Return what every layer computes, by the textbook pass: Z and A, shape (N, H) or (H,) each.
@@ -182,18 +201,49 @@ class Predictor:
 
     # -- how it is run ----------------------------------------------------------------------------
 
-    def _run(self, x: Array, evaluate: Callable[[Array, Array], None], shape: tuple[int, ...]) -> Array:
+    def _run(self, x: Array, wanted: _Wanted) -> Array:
         rows, single = self._rows(x)
-        evaluator = self._evaluator
-        with evaluator.active():
-            out = self.backend.xp.empty((len(rows), *shape), self._dtype if shape else np.int64)
-            if len(rows) <= evaluator.call_rows:
-                evaluate(self.backend.asarray(rows), out)
-            else:
-                self._run_tiles(rows, evaluate, out)
-            return self._like(x, out[0] if single else out)
+        try:
+            y = self._compute(rows, wanted)
+        except DeviceMemoryError as error:
+            y = self._compute_with_less(rows, wanted, error)
+        return self._like(x, y[0] if single else y)
 
-    def _run_tiles(self, rows: Array, evaluate: Callable[[Array, Array], None], out: Array) -> None:
+    def _compute(self, rows: Array, wanted: _Wanted) -> Array:
+        evaluator, (evaluate, shape, dtype) = self._evaluator, wanted
+        if self._streamer and not self.backend.owns(rows):
+            y = np.empty((len(rows), *shape), dtype)
+            self._streamer.run(rows, y, evaluate, evaluator.call_rows)
+            return y
+        with evaluator.active():
+            rows = self.backend.asarray(rows)
+            y = self.backend.xp.empty((len(rows), *shape), dtype)
+            if len(rows) <= evaluator.call_rows:
+                evaluate(rows, y)
+            else:
+                self._run_tiles(rows, evaluate, y)
+            return y
+
+    def _compute_with_less(self, rows: Array, wanted: _Wanted, error: DeviceMemoryError) -> Array:
+        """Run all again with half as many rows on the device at a time, until it fits."""
+        while self._streamer and self._evaluator.shrink():
+            self._streamer.shrink()
+            self.backend.close()
+            try:
+                y = self._compute(rows, wanted)
+            except DeviceMemoryError as again:
+                error = again
+                continue
+            warnings.warn(
+                f"{self.backend.device} ran out of memory: from now on {self._evaluator.call_rows:,} rows at "
+                "a time, whose results may differ in the last bits from those of whole batches",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return y
+        raise error
+
+    def _run_tiles(self, rows: Array, evaluate: Evaluate, out: Array) -> None:
         tiles, shares = self._deal(len(rows))
 
         def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
@@ -201,18 +251,40 @@ class Predictor:
                 for span in tiles.spans(*share):
                     if stopped:
                         break
-                    evaluate(self.backend.asarray(rows[span]), out[span])
+                    evaluate(rows[span], out[span])
 
-        _run_all(run, shares)
-
-    def workers(self, rows: int) -> int:
-        """Return how many threads share that many rows: fewer than allowed where it would not pay."""
-        return len(self._deal(rows)[1])
+        run_all(run, shares)
 
     def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
         """Cut rows into tiles, and the tiles into a share for each worker."""
         tiles = self._evaluator.tiles(rows)
-        return tiles, tiles.shares(min(self.threads, self._evaluator.useful_workers(rows)))
+        workers = min(self.threads, self._evaluator.useful_workers(rows)) if self._streamer is None else 1
+        return tiles, tiles.shares(workers)
+
+    def workers(self, x: Array) -> int:
+        """Return how many threads share host rows: fewer than allowed where it would not pay."""
+        return self._streamer.workers(x) if self._streamer else len(self._deal(len(x))[1])
+
+    def stages(self, x: Array, values: str) -> dict[str, float] | None:
+        """Return the seconds of upload, computation and download of host rows, one after the other.
+
+        Parameters
+        ----------
+        x : array, shape (N, D)
+        values : {"labels", "proba"}
+
+        Returns
+        -------
+        dict or None
+            None on the CPU, where nothing is sent.
+        """
+        if self._streamer is None:
+            return None
+        evaluate, shape, dtype = self._wanted["logits" if self.network.head == "identity" else values]
+        laps = [0.0] * len(STAGES)
+        out = np.empty((len(x), *shape), dtype)
+        self._streamer.run(self._rows(x)[0], out, evaluate, self._evaluator.call_rows, laps)
+        return dict(zip(STAGES, laps, strict=True))
 
     # -- what goes in and out ---------------------------------------------------------------------
 
@@ -239,13 +311,17 @@ class Predictor:
 
     def _like(self, x: Array, y: Array) -> Array:
         """Return `y` in the library of the caller's `x`."""
-        return y if self.backend.owns(x) else send_like(self.backend.to_host(y), x)
+        if self.backend.owns(x):
+            return y
+        return send_like(self.backend.to_host(y) if self.backend.owns(y) else y, x)
 
     # -- life cycle -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give workspaces and unused device memory back; the predictor can still be used."""
         self._evaluator.close()
+        if self._streamer:
+            self._streamer.close()
         self.backend.close()
 
     def __enter__(self) -> Predictor:
@@ -280,38 +356,6 @@ class Predictor:
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.network.sizes))
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
-
-
-def _run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) -> None:
-    """Call `run` on every share, each in its own thread but the first, which is the caller's.
-
-    Threads are started for the call and joined before it ends, so that nothing is left for a fork,
-    a pickle or an interpreter's end to trip over. The first error stops all, and is raised: `run`
-    is given the list of errors and must end once it is not empty.
-    """
-    errors: list[BaseException] = []
-
-    def guarded(share: Any) -> None:
-        try:
-            run(share, errors)
-        except BaseException as error:
-            errors.append(error)
-
-    # In copies of the caller's context, where NumPy keeps what errstate() says.
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(guarded, share)) for share in shares[1:]
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        run(shares[0], errors)
-    except BaseException as error:  # Ctrl-C too: the others must end before their caller goes on
-        errors.insert(0, error)
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _positive(name: str, value: int | None) -> int | None:

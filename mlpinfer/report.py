@@ -75,7 +75,9 @@ class Latency(NamedTuple):
 class Timing(NamedTuple):
     """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
 
-    `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up.
+    `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up. `stages` are
+    the seconds of upload, compute and download on a GPU in a pass of their own, one after the other: in
+    the timed passes they overlap.
     """
 
     cold_seconds: float
@@ -83,13 +85,25 @@ class Timing(NamedTuple):
     samples_per_second: float
     batch_latency_ms: Latency
     includes: tuple[str, ...]
+    stages: dict[str, float] | None
+
+
+class Parity(NamedTuple):
+    """The same rows on another device: labels that differ, and the largest difference of probabilities.
+
+    For an identity head `labels_different` is None, and the difference is that of values.
+    """
+
+    reference: str
+    labels_different: int | None
+    largest_difference: float
 
 
 @dataclass(frozen=True)
 class ScoreReport:
     """All that `score` found; `to_dict` is the JSON of schema ``mlpinfer.score/1``.
 
-    `metrics` is None where the data has no labels.
+    `metrics` is None where the data has no labels, `parity` where it was not asked for.
     """
 
     network: NetworkInfo
@@ -98,6 +112,7 @@ class ScoreReport:
     batch: BatchInfo
     metrics: ClassificationMetrics | RegressionMetrics | None
     timing: Timing
+    parity: Parity | None
     environment: Environment
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,17 @@ from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
-from mlpinfer.report import BatchInfo, DataInfo, DeviceInfo, Latency, NetworkInfo, ScoreReport, Spread, Timing
+from mlpinfer.report import (
+    BatchInfo,
+    DataInfo,
+    DeviceInfo,
+    Latency,
+    NetworkInfo,
+    Parity,
+    ScoreReport,
+    Spread,
+    Timing,
+)
 
 #: Metrics are summed up over parts of this many rows.
 _PART_ROWS = 65_536
@@ -36,6 +46,7 @@ def score(
     values: str = "labels",
     repeat: int = 3,
     warmup: int = 0,
+    check_parity: bool = False,
 ) -> ScoreReport:
     """Measure how right and how fast `predictor` is on `data`.
 
@@ -48,6 +59,8 @@ def score(
         What the timed passes compute. Labels need no softmax; probabilities do.
     repeat, warmup : int
         Timed passes over all rows, and untimed ones before them, besides the first.
+    check_parity : bool
+        Compute everything on the CPU too, and compare; for a predictor on a GPU.
 
     Raises
     ------
@@ -56,6 +69,10 @@ def score(
     InputError
     """
     _check_options(values, repeat, warmup, predictor)
+    if check_parity and predictor.backend.name == "numpy":
+        raise InputError(
+            "check_parity: expected a predictor on a GPU, to compare with the CPU, found one on the cpu"
+        )
     features = predictor.n_features_in_
     if data.features != features:
         raise DatasetError(
@@ -68,7 +85,8 @@ def score(
     compute = predictor.predict if values == "labels" else predictor.predict_proba
 
     cold, loss = _first_pass(predictor, x, data.y)
-    for _ in range(warmup + (values == "proba")):  # the first pass had no softmax to warm up
+    # The first pass computed logits: what else is wanted may have kernels of its own to compile.
+    for _ in range(warmup + (values == "proba" or predictor.backend.name != "numpy")):
         compute(x)
     seconds, outputs = [], None
     for _ in range(repeat):
@@ -80,7 +98,7 @@ def score(
     return ScoreReport(
         _network_info(predictor),
         DataInfo(data.name, data.samples, data.features),
-        _device_info(predictor, data.samples),
+        _device_info(predictor, x),
         BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
         measured,
         Timing(
@@ -89,7 +107,9 @@ def score(
             data.samples / spread.median,
             _latency(predictor, x, values),
             predictor.steps(values),
+            predictor.stages(x, values),
         ),
+        _parity(predictor, x) if check_parity else None,
         environment(predictor.backend),
     )
 
@@ -171,6 +191,21 @@ def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
     return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
 
 
+def _parity(predictor: Predictor, x: Array) -> Parity:
+    """Compare with the same network on the CPU, part by part."""
+    cpu = predictor.variant(device="cpu", threads=None)
+    regression = predictor.network.head == "identity"
+    different, largest = 0, 0.0
+    for part in _parts(len(x)):
+        values = "predict" if regression else "predict_proba"
+        here, there = (getattr(p, values)(x[part]) for p in (cpu, predictor))
+        distances = np.abs(here - there)
+        largest = max(largest, float(distances[np.isfinite(distances)].max(initial=0)))
+        if not regression:
+            different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
+    return Parity(cpu.backend.device, None if regression else different, largest)
+
+
 def _percentile(values: list[float], q: float) -> float:
     """The smallest measured value that `q` percent of all do not exceed (nearest rank)."""
     return sorted(values)[max(0, math.ceil(q / 100 * len(values)) - 1)]
@@ -183,14 +218,14 @@ def _network_info(predictor: Predictor) -> NetworkInfo:
     )
 
 
-def _device_info(predictor: Predictor, rows: int) -> DeviceInfo:
+def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
     backend = predictor.backend
     return DeviceInfo(
         predictor.requested_device,
         backend.device,
         backend.describe(),
         backend.name,
-        predictor.workers(rows),
+        predictor.workers(x),
         predictor.precision,
         predictor.evaluator,
     )

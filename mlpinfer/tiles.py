@@ -21,11 +21,17 @@ class Tiles:
         Rows in a batch; the last one may be short.
     tile_rows : int
         Most rows in a tile. A batch is cut into the fewest tiles, as even as can be.
+
+    Attributes
+    ----------
+    most_rows : int
+        No tile has more.
     """
 
     def __init__(self, rows: int, batch_size: int, tile_rows: int) -> None:
         self._batch_size = batch_size
         self._full, self._tail = divmod(rows, batch_size)
+        self.most_rows = min(batch_size, tile_rows)
         self._in_batch = -(-batch_size // tile_rows)
         self._in_tail = -(-self._tail // tile_rows)
 

@@ -89,8 +89,10 @@ def test_a_predictor_leaves_blas_as_it_was(blas, network, mnist, monkeypatch):
     three = blas()
     seen = []
     predictor = Predictor(network, threads=2, scale=1 / 255)
-    labels = predictor._evaluator.labels
-    predictor._evaluator.labels = lambda *args: (seen.append(blas()), labels(*args))
+    labels = predictor._wanted["labels"]
+    predictor._wanted["labels"] = labels._replace(
+        evaluate=lambda *args: (seen.append(blas()), labels.evaluate(*args))
+    )
     predictor.predict(mnist[0])
     assert {threads for row in seen for threads in row} == {1}
     assert blas() == three

@@ -13,9 +13,9 @@ PACKAGE = Path(mlpinfer.__file__).parent
 
 #: Floor of each room; imports point to the same room or down.
 FLOORS = [
-    {"_version", "errors", "ops", "files"},
+    {"_version", "errors", "ops", "files", "workers"},
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
-    {"plan", "kernels", "summary", "weight_files", "data_files", "mnist"},
+    {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
     {"environment", "report", "scoring", "conversion", "inventory"},
     {"render"},

@@ -75,6 +75,7 @@ def test_report_as_json(report):
         "batch",
         "metrics",
         "timing",
+        "parity",
         "environment",
     ]
     assert values["metrics"]["accuracy"] == report.metrics.accuracy

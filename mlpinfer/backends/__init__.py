@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -31,11 +32,14 @@ class Backend(Protocol):
     device : str
         "cpu" or "gpu:N".
     xp : array namespace
+    tile_bytes : int
+        What the buffers of one forward call may take.
     """
 
     name: str
     device: str
     xp: Any
+    tile_bytes: int
 
     def asarray(self, x: Array) -> Array:
         """Return `x` as an array of this backend, copied only where it lives elsewhere."""
@@ -49,6 +53,12 @@ class Backend(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Make the device ready for the work inside: a GPU current, BLAS at one thread."""
 
+    def finish(self, activation: str) -> Callable[[Array, Array | None], None]:
+        """Return a function that adds a bias, if any, to an array and applies an activation, in place."""
+
+    def queue(self) -> int:
+        """Identify what orders the work of the calling thread: two threads of one queue never race."""
+
     def synchronize(self) -> None:
         """Wait until all that was asked of the device is done."""
 
@@ -57,6 +67,33 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give unused device memory back."""
+
+
+class Stream(Protocol):
+    """A queue of work of its own; inside ``with``, it takes what the thread asks of the device."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *exception: Any) -> Any: ...
+
+    def synchronize(self) -> None:
+        """Wait until all that is in it is done."""
+
+
+class DeviceBackend(Backend, Protocol):
+    """A backend whose arrays live apart from the host's memory."""
+
+    def stream(self) -> Stream:
+        """Return a new stream that waits for no other."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return a NumPy array in page-locked memory."""
+
+    def upload(self, x: npt.NDArray[Any], out: Array) -> None:
+        """Copy from page-locked memory in the order of the current stream, without waiting."""
+
+    def download(self, x: Array, out: npt.NDArray[Any]) -> None:
+        """Copy to page-locked memory in the order of the current stream, without waiting."""
 
 
 def get_backend(device: str = "cpu") -> Backend:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer import ops
 from mlpinfer.backends.blas import single_threaded_blas
 
 
@@ -19,6 +21,7 @@ class NumpyBackend:
     name = "numpy"
     device = "cpu"
     xp: Any = np
+    tile_bytes = 2 * 1024**2  # about the second-level cache of one core
 
     def asarray(self, x: Any) -> npt.NDArray[Any]:
         """Return `x` as a NumPy array; a device array must be brought by its own backend."""
@@ -35,6 +38,22 @@ class NumpyBackend:
     def active(self) -> contextlib.AbstractContextManager[Any]:
         """Keep BLAS at one thread: the threads are ours."""
         return single_threaded_blas
+
+    def finish(self, activation: str) -> Callable[[Any, Any], None]:
+        """Return a function that adds a bias, if any, to an array and applies an activation, in place."""
+        function = ops.activation(activation)
+
+        def finish(z: Any, b: Any) -> None:
+            if b is not None:
+                np.add(z, b, out=z)
+            if function is not ops.identity:
+                function(np, z, out=z)
+
+        return finish
+
+    def queue(self) -> int:
+        """All is done at once."""
+        return 0
 
     def synchronize(self) -> None:
         """Nothing to wait for."""

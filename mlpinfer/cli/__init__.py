@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import click
@@ -100,6 +101,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
+    # A warning is a note: one line, without the line of code that it came from.
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"mlpinfer: {message}", err=True)
     try:
         code = group.main(args, prog_name="mlpinfer", standalone_mode=False, auto_envvar_prefix="MLPINFER")
         if sys.stdout is not None:

@@ -34,6 +34,7 @@ from mlpinfer.cli import options
 @click.option(
     "--warmup", type=click.IntRange(0), default=0, show_default=True, help="More untimed passes before them."
 )
+@click.option("--check-parity", is_flag=True, help="Compute all on the CPU too, and compare; on a GPU.")
 @options.json_output
 def command(
     weights: str | None,
@@ -51,6 +52,7 @@ def command(
     values: str,
     repeat: int,
     warmup: int,
+    check_parity: bool,
     json: str | None,
 ) -> None:
     """Measure how right and how fast a network is.
@@ -69,7 +71,14 @@ def command(
     network = options.load_network(weights, hidden, head, layout)
     predictor = Predictor(network, device, batch_size, threads, precision, scale, threshold)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
-        report = score(predictor, dataset.result(), values=values, repeat=repeat, warmup=warmup)
+        report = score(
+            predictor,
+            dataset.result(),
+            values=values,
+            repeat=repeat,
+            warmup=warmup,
+            check_parity=check_parity,
+        )
     if json != "-":
         from mlpinfer.render.text import print_score
 

@@ -94,6 +94,10 @@ class CompiledEvaluator:
         """Write the last layer's affine values into `out`, shape (n, K), float32; as `Plan.logits`."""
         self._network.logits(_rows(x), out, self._batch_size)
 
+    def shrink(self) -> bool:
+        """Nothing here grows with the rows of a call."""
+        return False
+
     def close(self) -> None:
         """Nothing to give back."""
 

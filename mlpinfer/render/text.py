@@ -41,7 +41,12 @@ def print_score(report: ScoreReport) -> None:
     facts.add_row("throughput", f"[bold]{rate:,.0f} rows/s[/bold]  end to end: {', '.join(timing.includes)}")
     spread = f"median {seconds.median * 1e3:.4g} ms, {seconds.min * 1e3:.4g} to {seconds.max * 1e3:.4g}"
     facts.add_row("", f"{spread}  (first pass {timing.cold_seconds * 1e3:.4g} ms)")
+    if timing.stages:
+        stages = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in timing.stages.items())
+        facts.add_row("", f"{stages}  (one after the other; above they overlap)")
     facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")
+    if report.parity:
+        facts.add_row("parity", _parity_text(report))
     facts.add_row("")
     console.print(facts)
     if isinstance(report.metrics, ClassificationMetrics):
@@ -163,6 +168,20 @@ def _add_metrics(facts: Table, metrics: ClassificationMetrics | RegressionMetric
         facts.add_row("accuracy", f"[bold]{metrics.accuracy:.4f}[/bold]  {counts}")
     else:
         facts.add_row("R^2", f"[bold]{metrics.r2:.4f}[/bold]  MSE {metrics.mse:.4g}, MAE {metrics.mae:.4g}")
+
+
+def _parity_text(report: ScoreReport) -> str:
+    parity = report.parity
+    assert parity is not None
+    if parity.labels_different is None:
+        return (
+            f"values differ from those on the {parity.reference} by {parity.largest_difference:.2g} at most"
+        )
+    same = report.data.samples - parity.labels_different
+    return (
+        f"{same:,} of {report.data.samples:,} labels as on the {parity.reference}, "
+        f"probabilities differ by {parity.largest_difference:.2g} at most"
+    )
 
 
 def _class_table(metrics: ClassificationMetrics) -> Table:

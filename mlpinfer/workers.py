@@ -1,0 +1,40 @@
+"""Threads that share one call's work."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+def run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) -> None:
+    """Call `run` on every share, each in its own thread but the first, which is the caller's.
+
+    Threads are started for the call and joined before it ends, so that nothing is left for a fork,
+    a pickle or an interpreter's end to trip over. The first error stops all, and is raised: `run`
+    is given the list of errors and must end once it is not empty.
+    """
+    errors: list[BaseException] = []
+
+    def guarded(share: Any) -> None:
+        try:
+            run(share, errors)
+        except BaseException as error:
+            errors.append(error)
+
+    # In copies of the caller's context, where NumPy keeps what errstate() says.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(guarded, share)) for share in shares[1:]
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        run(shares[0], errors)
+    except BaseException as error:  # Ctrl-C too: the others must end before their caller goes on
+        errors.insert(0, error)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    if errors:
+        raise errors[0]
