@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.npy import DTYPES, is_shape
 from mlpinfer.weight_files import stack_machine
-from mlpinfer.weight_files.raw import DTYPES, RawWeights, is_shape
+from mlpinfer.weight_files.raw import RawWeights
 
 #: Key of the activations and the scale, where they are not the book's.
 _METADATA = "metadata"

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError
-
-#: The codes of the dtypes that are read, behind their byte order.
-DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
-_MAX_DIMENSION = 2**31 - 1
-
-
-def is_shape(shape: tuple[int, ...]) -> bool:
-    """Tell whether NumPy could make an array of that shape; zeros do not excuse large numbers."""
-    return all(0 <= n <= _MAX_DIMENSION for n in shape) and math.prod(n or 1 for n in shape) <= _MAX_DIMENSION
 
 
 @dataclass
