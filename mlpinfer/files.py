@@ -28,14 +28,14 @@ DEFLATE_RATIO = 1032
 MAX_MEMBERS = 10_000
 
 
-def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> bytes:
-    """Read a regular file of at most `MAX_FILE_BYTES`.
+def open_regular(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> BinaryIO:
+    """Open a regular file for reading.
 
     Parameters
     ----------
     path : str or path-like
     refuse : exception class
-        Raised for anything that is not a regular file of a permitted size.
+        Raised for anything that is not a regular file, or cannot be read.
 
     Raises
     ------
@@ -52,11 +52,18 @@ def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> byte
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise refuse(f"{name!a}: cannot be read: {why}") from None
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
-        raise refuse(f"{name}: expected a regular file, found a {_kind(status.st_mode)}")
-    with open(fd, "rb") as file:
+        raise refuse(f"{name}: expected a regular file, found a {_kind(mode)}")
+    return open(fd, "rb")
+
+
+def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> bytes:
+    """Read a regular file of at most `MAX_FILE_BYTES`; errors as `open_regular`."""
+    name = os.fspath(path)
+    with open_regular(path, refuse) as file:
+        status = os.fstat(file.fileno())
         if status.st_size > MAX_FILE_BYTES:
             raise refuse(f"{name}: expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}")
         try:

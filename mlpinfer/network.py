@@ -236,6 +236,12 @@ class Network:
         return tuple(layer.activation for layer in self.layers[:-1])
 
     @property
+    def image_side(self) -> int | None:
+        """Height and width of the square images that its inputs may be: 28 for 784; None for others."""
+        side = math.isqrt(self.sizes[0])
+        return side if side > 1 and side * side == self.sizes[0] else None
+
+    @property
     def head(self) -> str:
         """What stands behind the last layer."""
         return self.layers[-1].activation

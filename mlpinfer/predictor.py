@@ -103,8 +103,8 @@ class Predictor:
             if on_cpu
             else Streamer(cast(DeviceBackend, self.backend), self._dtype, self.batch_size, self.threads)
         )
-        side = math.isqrt(network.sizes[0])
-        self._image = (side, side) if side > 1 and side * side == network.sizes[0] else None
+        side = network.image_side
+        self._image = (side, side) if side else None
         self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
         if network.head != "identity":
             self.classes_ = np.arange(max(2, outputs))

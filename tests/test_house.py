@@ -17,7 +17,7 @@ FLOORS = [
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
-    {"environment", "report", "scoring", "conversion", "inventory"},
+    {"environment", "report", "scoring", "conversion", "inventory", "jobs", "outputs"},
     {"render"},
     {"cli"},
 ]
@@ -53,6 +53,7 @@ def test_imports_point_down():
                     ("scoring", "environment"),
                     ("report", "environment"),
                     ("scoring", "report"),
+                    ("outputs", "jobs"),
                 }
                 assert (parts[0], room(module)) in allowed, f"{path} imports {module}"
 

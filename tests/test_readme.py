@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 
@@ -21,8 +23,10 @@ def commands():
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_commands(run, command, tmp_path):
+def test_commands(run, command, tmp_path, mnist):
     (tmp_path / "weights").symlink_to(ROOT / "weights")
+    np.save(tmp_path / "rows.npy", mnist[0][:500])
+    Image.fromarray(mnist[0][0].reshape(28, 28)).save(tmp_path / "digit.png")
     done = run(*command)
     assert (done.returncode, done.stderr) == (0, "")
     if "-" in command:

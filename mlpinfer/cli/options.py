@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
@@ -72,6 +73,19 @@ precision = click.option(
 )  # fmt: skip
 
 
+threshold = click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Of a sigmoid head: the probability above which the label is 1.",
+)
+label_column = click.option(
+    "--label-column", metavar="NAME|NUMBER", help="Column of a CSV file that is the label and no feature."
+)
+invert = click.option("--invert", is_flag=True, help="Images are dark on light.")
+
+
 def _check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
     """Refuse a file that cannot be written before anything is computed for it."""
     if file not in (None, "-") and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
@@ -129,14 +143,21 @@ def load_network(
     return network
 
 
-def load_dataset(data: str | None, labels: str | None) -> Dataset:
+def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:
     """Load a data set, or the MNIST test set."""
     from mlpinfer import data_files, mnist
 
     if data is None:
         return mnist.load_mnist_dataset()
+    with missing_is_data_error():
+        return data_files.load_data(data, labels, **how)
+
+
+@contextlib.contextmanager
+def missing_is_data_error() -> Iterator[None]:
+    """Say of a missing data file what was expected."""
     try:
-        return data_files.load_data(data, labels)
+        yield
     except FileNotFoundError as error:
         raise DatasetError(f"{error.filename}: expected a data file, found no such file") from None
 

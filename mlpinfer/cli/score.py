@@ -11,21 +11,19 @@ from mlpinfer.cli import options
 @options.weights
 @options.network
 @click.option(
-    "--data", metavar="FILE", help="Rows or images, IDX, plain or .gz.  [default: the MNIST test set]"
+    "--data",
+    metavar="PATH",
+    help="Rows or images: .npy, .npz, IDX, CSV, PNG, JPEG, a folder of them.  [default: the MNIST test set]",
 )
-@click.option("--labels", metavar="FILE", help="Their labels, IDX, plain or .gz.")
+@click.option("--labels", metavar="FILE", help="Their labels: .npy, IDX or CSV.")
+@options.label_column
+@options.invert
 @options.scale
 @options.batch_size
 @options.device
 @options.threads
 @options.precision
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Of a sigmoid head: the probability above which the label is 1.",
-)
+@options.threshold
 @click.option("--values", type=click.Choice(["labels", "proba"]), default="labels", show_default=True,
               help="What the timed passes compute; proba adds the softmax.")  # fmt: skip
 @click.option(
@@ -43,6 +41,8 @@ def command(
     layout: str | None,
     data: str | None,
     labels: str | None,
+    label_column: str | None,
+    invert: bool,
     scale: float | None,
     batch_size: int,
     device: str,
@@ -64,16 +64,21 @@ def command(
 
     if labels and not data:
         raise click.UsageError("--labels: expected --data with it, found none")
-    dataset = options.Background(options.load_dataset, data, labels)
+    mnist = options.Background(options.load_dataset, None, None) if data is None else None
     from mlpinfer.predictor import Predictor
     from mlpinfer.scoring import score
 
     network = options.load_network(weights, hidden, head, layout)
+    if mnist:
+        dataset = mnist.result()
+    else:
+        side = network.image_side
+        dataset = options.load_dataset(data, labels, side=side, invert=invert, label_column=label_column)
     predictor = Predictor(network, device, batch_size, threads, precision, scale, threshold)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
         report = score(
             predictor,
-            dataset.result(),
+            dataset,
             values=values,
             repeat=repeat,
             warmup=warmup,

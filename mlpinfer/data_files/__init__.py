@@ -1,21 +1,26 @@
-"""Data sets on disk: one module a format, each with `load`."""
+"""Data sets on disk: one module a format, each opened as `Rows`."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files import idx
+from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
 from mlpinfer.errors import DatasetError
+from mlpinfer.files import open_regular
 
+__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "load_data", "open_rows"]
+
+#: How PNG and JPEG files begin.
+_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 Path = str | os.PathLike[str]
-#: What pixels of one byte are multiplied by to lie in [0, 1].
-PIXEL_SCALE = 1 / 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +61,73 @@ class Dataset:
         return math.prod(self.x.shape[1:])
 
 
-def load_data(x: Path, y: Path | None = None, scale: float | None = None) -> Dataset:
-    """Read a data set from IDX files, plain or gzipped.
+def open_rows(
+    inputs: Sequence[Path],
+    *,
+    side: int | None = None,
+    invert: bool = False,
+    label_column: str | int | None = None,
+) -> Rows:
+    """Open data files as one sequence of rows; content decides which format a file has.
+
+    Parameters
+    ----------
+    inputs : sequence of path
+        .npy, .npz, IDX (plain or gzipped), CSV, PNG and JPEG files; folders of them, whose files are
+        taken in the order of their names; or patterns such as ``rows/*.npy``.
+    side : int, optional
+        Height and width that images are resized to.
+    invert : bool
+        Images are dark on light.
+    label_column : str or int, optional
+        Name or number, from 0, of the column of a CSV file that is no feature but the label.
+
+    Raises
+    ------
+    DatasetError
+        If a file is none of these, or the files differ in the shape of their rows.
+    FileNotFoundError
+        If there is no such file, or no file of a pattern.
+    """
+    paths = input_files(inputs)
+    parts: list[Rows] = []
+    for is_image, group in itertools.groupby(paths, _is_image):
+        if is_image:
+            from mlpinfer.data_files import images  # late: each format is imported where it is met
+
+            parts.append(images.ImageRows(list(group), _checked_side(side, paths[0]), invert))
+        else:
+            parts.extend(_open(path, label_column) for path in group)
+    return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
+
+
+def input_files(inputs: Sequence[Path]) -> list[str]:
+    """Return the files that inputs of `open_rows` stand for; errors as there."""
+    return [path for given in inputs for path in _expand(os.fspath(given))]
+
+
+def load_data(
+    x: Path,
+    y: Path | None = None,
+    scale: float | None = None,
+    *,
+    side: int | None = None,
+    invert: bool = False,
+    label_column: str | int | None = None,
+) -> Dataset:
+    """Read a data set from files of any format of `open_rows`.
 
     Parameters
     ----------
     x : path
-        Rows of features, or images, which become rows of pixels.
+        Rows of features, or images; .npy and plain IDX files are mapped into memory.
     y : path, optional
-        Labels, one a row.
+        Labels, one a row. Otherwise those of the same file: the label column of CSV, an array called y,
+        t or labels in .npz.
     scale : float, optional
         What the rows are multiplied by. Otherwise 1/255 for images of bytes, and nothing else.
+    side, invert, label_column
+        As for `open_rows`.
 
     Raises
     ------
@@ -75,12 +136,64 @@ def load_data(x: Path, y: Path | None = None, scale: float | None = None) -> Dat
     FileNotFoundError
     """
     try:
-        rows = idx.load(x)
-        labels = None if y is None else idx.load(y)
+        rows = open_rows([x], side=side, invert=invert, label_column=label_column)
+        values = rows.read(0, rows.samples)
+        labels = rows.y if y is None else _read_labels(y)
     except MemoryError:
         raise DatasetError(f"{os.fspath(x)}: does not fit into memory") from None
-    if labels is not None and labels.ndim > 2:
-        raise DatasetError(f"{os.fspath(y or x)}: expected labels, found images of shape {labels.shape}")
-    if scale is None and rows.dtype == np.uint8:
-        scale = PIXEL_SCALE
-    return Dataset(rows, labels, scale, os.path.basename(os.fspath(x)))
+    name = os.path.basename(os.fspath(x).rstrip(os.sep))
+    return Dataset(values, labels, rows.scale if scale is None else scale, name)
+
+
+def _read_labels(path: Path) -> npt.NDArray[Any]:
+    rows = open_rows([path])
+    if len(rows.shape) > 1:
+        raise DatasetError(f"{os.fspath(path)}: expected labels, found images of shape {rows.shape}")
+    labels = rows.read(0, rows.samples)
+    if labels.dtype == np.float64 and (labels == np.trunc(labels)).all():
+        labels = labels.astype(np.int64)  # CSV has but one kind of number
+    return labels[:, 0] if rows.shape == (1,) else labels
+
+
+def _expand(path: str) -> list[str]:
+    """Return the file, the files of the folder, or those that match the pattern."""
+    import glob
+
+    if os.path.isdir(path):
+        entries = sorted(entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        found = [entry for entry in entries if os.path.isfile(entry)]
+    elif not os.path.lexists(path) and glob.has_magic(path):
+        found = sorted(glob.glob(path))
+    else:
+        return [path]
+    if not found:
+        raise FileNotFoundError(2, "no file in it", path)
+    return found
+
+
+def _is_image(path: str) -> bool:
+    return _begin(path).startswith(_IMAGES)
+
+
+def _begin(path: str) -> bytes:
+    with open_regular(path, DatasetError) as file:
+        return file.read(64)
+
+
+def _open(path: str, label_column: str | int | None) -> Rows:
+    from mlpinfer.data_files import csv, idx, npy
+
+    begin = _begin(path)
+    if begin.startswith(b"\x93NUMPY"):
+        return npy.open_npy(path)
+    if begin.startswith(b"PK\x03\x04"):
+        return npy.open_npz(path)
+    if csv.is_text(begin):
+        return csv.CsvRows(path, label_column)
+    return idx.IdxRows(path)
+
+
+def _checked_side(side: int | None, path: str) -> int:
+    if side is None:
+        raise DatasetError(f"{path}: expected a network of square images for an image, found none")
+    return side

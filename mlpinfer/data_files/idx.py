@@ -14,43 +14,100 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import Gunzip, read_file
+from mlpinfer.files import Gunzip, open_regular, read_file
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_HEADER = 4 + 4 * 255
+_SKIP_BYTES = 2**24
 
 
-def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read an IDX file into an array of the shape and type it declares.
+class IdxRows(Rows):
+    """Rows of an IDX file: a plain one is mapped into memory, a gzipped one unpacked as it is read.
 
     Raises
     ------
     DatasetError
-        If the file is not IDX, is cut short, or is longer than it declares.
+        If the file is not IDX, is cut short, or is longer than it declares. Of a gzipped file that
+        shows when its last row is read.
     FileNotFoundError
     """
-    name = os.fspath(path)
-    data = read_file(name, DatasetError)
-    source = Gunzip(data, DatasetError, name) if data.startswith(_GZIP_MAGIC) else _Plain(data, name)
 
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = self._path = os.fspath(path)
+        with open_regular(path, DatasetError) as file:
+            self.mapped = file.read(2) != _GZIP_MAGIC
+            size = os.fstat(file.fileno()).st_size
+        self._start()
+        dtype, shape, offset = self._header
+        self.samples, self.shape = shape[0], shape[1:]
+        # Images of bytes are pixels.
+        self.scale = PIXEL_SCALE if dtype == np.uint8 and len(shape) > 1 else None
+        self._row_bytes = math.prod(self.shape) * dtype.itemsize
+        if self.mapped:
+            _check_length(self.name, size - offset, self.samples * self._row_bytes)
+            self._x = np.memmap(self._path, dtype, "r", offset, shape)
+
+    def _start(self) -> None:
+        """Go to the first row."""
+        if self.mapped:
+            with open_regular(self._path, DatasetError) as file:
+                source: Gunzip | _Plain = _Plain(file.read(_MOST_HEADER), self.name)
+        else:
+            source = Gunzip(read_file(self._path, DatasetError), DatasetError, self.name)
+        self._source, self._next = source, 0
+        self._header = _read_header(source, self.name)
+
+    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
+        """Return rows `begin` to `end`, of the machine's byte order; quickest in order."""
+        dtype = self._header[0]
+        if self.mapped:
+            x: npt.NDArray[Any] = self._x[begin:end]
+        else:
+            if begin < self._next:
+                self._start()
+            while self._next < begin:
+                skipped = min(begin - self._next, max(1, _SKIP_BYTES // self._row_bytes))
+                self._source.read(skipped * self._row_bytes)
+                self._next += skipped
+            values = self._source.read((end - begin) * self._row_bytes)
+            self._next = end
+            if end == self.samples:
+                self._source.finish()
+            x = np.frombuffer(values, dtype).reshape(end - begin, *self.shape)
+        return x.astype(dtype.newbyteorder("="), copy=False)
+
+
+def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read a whole IDX file into an array of the shape and type it declares; errors as `IdxRows`."""
+    rows = IdxRows(path)
+    return np.array(rows.read(0, rows.samples))
+
+
+def _read_header(source: Gunzip | _Plain, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return the type, the shape, and how many bytes the header took."""
     zeros, code, ndim = struct.unpack(">HBB", source.read(4))
     if zeros or code not in _TYPES or ndim == 0:
         raise DatasetError(
             f"{name}: expected an IDX file (two zero bytes, a type code), found something else"
         )
     shape = struct.unpack(f">{ndim}I", source.read(4 * ndim))
-    dtype = np.dtype(_TYPES[code])
     if 0 in shape or ndim > 8:
         raise DatasetError(f"{name}: expected 1 to 8 dimensions above zero, found {shape[:8]}")
-    values = source.read(math.prod(shape) * dtype.itemsize)
-    source.finish()
-    array = np.frombuffer(values, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return np.dtype(_TYPES[code]), shape, 4 + 4 * ndim
+
+
+def _check_length(name: str, found: int, expected: int) -> None:
+    if found < expected:
+        raise DatasetError(f"{name}: cut short: {expected} bytes expected, {found} found")
+    if found > expected:
+        raise DatasetError(f"{name}: {found - expected} bytes more than its header says")
 
 
 class _Plain:
-    """Bytes in memory, read like a `Gunzip`."""
+    """The beginning of a file, read like a `Gunzip`."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._at, self._name = data, 0, name
@@ -63,8 +120,7 @@ class _Plain:
         return self._data[self._at - count : self._at]
 
     def finish(self) -> None:
-        if self._at != len(self._data):
-            raise DatasetError(f"{self._name}: {len(self._data) - self._at} bytes more than its header says")
+        """The length is checked where the file is mapped."""
 
 
 def encode(array: npt.NDArray[Any]) -> bytes:

@@ -1,0 +1,136 @@
+"""`mlpinfer predict`: labels, probabilities or logits of rows in files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from mlpinfer.cli import options
+
+if TYPE_CHECKING:
+    from mlpinfer.jobs import Inputs
+    from mlpinfer.predictor import Predictor
+
+
+@click.command("predict", short_help="Predict labels, probabilities or logits of rows in files.")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="A file that ends in .npy, .csv or .jsonl, or a folder.  [default: a line a row on stdout]",
+)
+@click.option(
+    "--values",
+    type=click.Choice(["labels", "proba", "logits"]),
+    default="labels",
+    show_default=True,
+    help="What is predicted.",
+)
+@options.weights
+@options.network
+@options.label_column
+@options.invert
+@options.scale
+@options.batch_size
+@options.device
+@options.threads
+@options.precision
+@options.threshold
+@click.option("--rows-per-task", type=click.IntRange(1), help="Rows of a part.  [default: up to a million]")
+@click.option("--resume", is_flag=True, help="Go on with what an earlier run has left.")
+@click.option("--overwrite", is_flag=True, help="Begin anew, whatever is there.")
+def command(
+    inputs: tuple[str, ...],
+    out: str | None,
+    values: str,
+    weights: str | None,
+    hidden: str | None,
+    head: str | None,
+    layout: str | None,
+    label_column: str | None,
+    invert: bool,
+    scale: float | None,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    precision: str,
+    threshold: float,
+    rows_per_task: int | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Predict labels, probabilities or logits of the rows in INPUTS.
+
+    INPUTS are .npy, .npz, IDX (plain or .gz), CSV, PNG and JPEG files, folders of them, or patterns.
+    On stdout a line has a label and its probability, for images the file too. With --out, whatever the
+    size, memory stays bounded, nothing appears under the final name until it is whole, and a run that
+    was stopped goes on with --resume.
+    """
+    from mlpinfer import jobs, outputs
+    from mlpinfer.predictor import Predictor
+
+    if out is None and (resume or overwrite or rows_per_task):
+        raise click.UsageError("--resume, --overwrite, --rows-per-task: expected --out with them, found none")
+    if resume and overwrite:
+        raise click.UsageError("expected --resume or --overwrite, found both")
+    if out is not None:
+        outputs.check_out(out)
+    network = options.load_network(weights, hidden, head, layout)
+    chosen = jobs.Inputs(inputs, network.image_side, invert, label_column)
+    with options.missing_is_data_error():
+        rows = chosen.open()
+    scales = (scale, network.scale, rows.scale)
+    known = next((number for number in scales if number is not None), None)
+    predictor = Predictor(network, device, batch_size, threads, precision, known, threshold)
+    if out is None:
+        _print(predictor, chosen, values)
+        return
+    job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
+    with _progress(job.rows) as progress:
+        receipts = jobs.run_job(predictor, job, resume=resume, overwrite=overwrite, progress=progress)
+    outputs.finish(job, receipts)
+
+
+def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
+    from mlpinfer import jobs, outputs
+
+    rows = jobs.check_inputs(predictor, inputs, values)
+    names = getattr(rows, "paths", None)
+    labels = values == "labels" and predictor.network.head != "identity"
+    for begin in range(0, rows.samples, 1_000):
+        x = rows.read(begin, min(begin + 1_000, rows.samples))
+        y = getattr(predictor, jobs.VALUES[values])(x.reshape(len(x), -1))
+        columns = list(outputs.as_text(y))
+        if labels:
+            p = predictor.predict_proba(x.reshape(len(x), -1))
+            for line, label, probabilities in zip(columns, y.tolist(), p, strict=True):
+                line.append(f"{probabilities[label]:.4f}")
+        for i, line in enumerate(columns):
+            click.echo("\t".join([*line, names[begin + i]] if names else line))
+
+
+@contextlib.contextmanager
+def _progress(rows: int) -> Iterator[Callable[[int], None]]:
+    """Show rows a second and the time that is left, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    speed = TextColumn("{task.completed:,} of {task.total:,} rows  {task.fields[rate]}")
+    with Progress(
+        BarColumn(), speed, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("", total=rows, rate="")
+
+        def advance(done: int) -> None:
+            bar.advance(task, done)
+            per_second = bar.tasks[task].speed
+            bar.update(task, rate=f"{per_second:,.0f} rows/s" if per_second else "")
+
+        yield advance

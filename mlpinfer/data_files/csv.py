@@ -1,0 +1,134 @@
+"""CSV: numbers, a row a line, with a header or without, read as a stream."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.data_files.rows import Rows
+from mlpinfer.errors import DatasetError, quoted
+from mlpinfer.files import open_regular
+
+
+class CsvRows(Rows):
+    """Rows of a CSV file; a first pass over it counts them and takes out the labels.
+
+    A first line that is not all numbers is the header. Empty lines are left out.
+
+    Parameters
+    ----------
+    path : str
+    label_column : str or int, optional
+        Name or number, from 0, of the column of labels; it is no feature.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such column, no row, or a row of another length.
+    """
+
+    def __init__(self, path: str, label_column: str | int | None = None) -> None:
+        self.name = self._path = path
+        self._lines: Iterator[list[str]] = iter(())
+        self._next = 0  # number of the row that `_lines` gives next
+        self._column: int | None = None
+        first = next(self._records(), None)
+        if first is None:
+            raise DatasetError(f"{path}: expected rows of numbers, found none")
+        self._header = None if all(_is_number(cell) for cell in first) else first
+        self._column = self._find(label_column, len(first))
+        self.shape = (len(first) - (self._column is not None),)
+        self._width = len(first)
+        labels = [row if self._column is None else self._label(row, n) for n, row in enumerate(self._rows())]
+        self.samples = len(labels)
+        if not self.samples:
+            raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
+        self.y = None if self._column is None else _as_labels(np.array(labels))
+
+    def read(self, begin: int, end: int) -> npt.NDArray[np.float64]:
+        """Return rows `begin` to `end`; quickest where they follow the last ones."""
+        if begin < self._next or self._next == 0:
+            self._lines, self._next = self._rows(), 0
+        x = np.empty((end - begin, *self.shape))
+        for row in self._lines:
+            self._next += 1
+            if self._next > begin:
+                x[self._next - 1 - begin] = self._numbers(row, self._next)
+            if self._next == end:
+                break
+        return x
+
+    def _records(self) -> Iterator[list[str]]:
+        """Yield the lines that are not empty."""
+        with open_regular(self._path, DatasetError) as binary:
+            text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+            try:
+                yield from (record for record in csv.reader(text, strict=True) if record)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise DatasetError(f"{self._path}: expected CSV: {ascii(str(error))[1:-1][:100]}") from None
+
+    def _rows(self) -> Iterator[list[str]]:
+        records = self._records()
+        if self._header is not None:
+            next(records, None)
+        for number, record in enumerate(records, 1):
+            if len(record) != self._width:
+                raise DatasetError(
+                    f"{self._path}: row {number}: expected {self._width} columns, found {len(record)}"
+                )
+            yield record
+
+    def _numbers(self, record: list[str], number: int) -> list[float]:
+        try:
+            values = [float(cell) for cell in record]
+        except ValueError:
+            column = next(i for i, cell in enumerate(record) if not _is_number(cell))
+            raise DatasetError(
+                f"{self._path}: row {number}, column {column}: expected a number, "
+                f"found {quoted(record[column])}"
+            ) from None
+        if self._column is not None:
+            del values[self._column]
+        return values
+
+    def _label(self, record: list[str], number: int) -> float:
+        assert self._column is not None
+        cell = record[self._column]
+        if not _is_number(cell):
+            raise DatasetError(f"{self._path}: row {number + 1}: expected a label, found {quoted(cell)}")
+        return float(cell)
+
+    def _find(self, column: str | int | None, width: int) -> int | None:
+        if column is None:
+            return None
+        if self._header is not None and column in self._header:
+            return self._header.index(str(column))
+        if str(column).isdecimal() and int(column) < width:
+            return int(column)
+        names = ", ".join(self._header) if self._header else f"0 to {width - 1}"
+        raise DatasetError(
+            f"{self._path}: label column: expected one of {quoted(names)}, found {quoted(str(column))}"
+        )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_labels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    whole = values.astype(np.int64)
+    return whole if (whole == values).all() else values
+
+
+def is_text(begin: bytes) -> bool:
+    """Tell whether a file that begins so may be CSV."""
+    return bool(begin) and not set(begin) & {*range(9), *range(14, 32)}

@@ -1,0 +1,67 @@
+"""PNG and JPEG images, each a row of pixels. Needs Pillow (extra `images`)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
+from mlpinfer.errors import DatasetError
+
+_MOST_PIXELS = 100_000_000
+
+
+class ImageRows(Rows):
+    """Images in grey, resized to a square; white on black as they are, or inverted.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    side : int
+        Height and width in pixels.
+    invert : bool
+        For dark on light: what is 0 becomes 255.
+
+    Raises
+    ------
+    DatasetError
+        If Pillow is missing. Images are opened when they are read.
+    """
+
+    scale = PIXEL_SCALE
+
+    def __init__(self, paths: Sequence[str], side: int, invert: bool = False) -> None:
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError:
+            raise DatasetError(f"{paths[0]}: images need Pillow: pip install 'mlpinfer[images]'") from None
+        self.name, self.paths, self._invert = paths[0], list(paths), invert
+        self._side = side
+        self.samples, self.shape = len(paths), (side, side)
+
+    def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
+        """Return images `begin` to `end`."""
+        return np.stack([self._pixels(path) for path in self.paths[begin:end]])
+
+    def _pixels(self, path: str) -> npt.NDArray[np.uint8]:
+        from PIL import Image
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow, about sizes that are checked here
+                with Image.open(path, formats=("PNG", "JPEG")) as image:
+                    if image.width * image.height > _MOST_PIXELS:
+                        raise DatasetError(f"{path}: expected at most {_MOST_PIXELS} pixels, found more")
+                    pixels = np.asarray(image.convert("L").resize((self._side, self._side)), np.uint8)
+        except FileNotFoundError:
+            raise
+        except DatasetError:
+            raise
+        except Exception as error:  # Pillow's decoders raise half a dozen unrelated types
+            raise DatasetError(
+                f"{path}: expected a PNG or JPEG image: {ascii(str(error))[1:-1][:100]}"
+            ) from None
+        return 255 - pixels if self._invert else pixels

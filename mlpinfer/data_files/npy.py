@@ -1,0 +1,76 @@
+"""NumPy's .npy, memory-mapped, and .npz."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.data_files.rows import ArrayRows
+from mlpinfer.errors import DatasetError
+from mlpinfer.files import open_regular, read_file, unzip
+from mlpinfer.npy import MAX_HEADER, Header, read_header
+
+#: Names of the rows and of their labels in an .npz, the first that is there.
+_ROWS, _LABELS = ("x", "X", "x_test", "data", "images", "arr_0"), ("y", "t", "y_test", "labels", "arr_1")
+#: A mapped file may have this many values; it takes no memory.
+_MOST = 2**47
+
+
+def open_npy(path: str) -> ArrayRows:
+    """Open an .npy file as rows; errors as `map_npy`."""
+    return ArrayRows(path, map_npy(path))
+
+
+def map_npy(path: str) -> npt.NDArray[Any]:
+    """Return the array of an .npy file, mapped into memory read-only.
+
+    Raises
+    ------
+    DatasetError
+        If the file is not .npy, has no values, or is of another length than its header says.
+    FileNotFoundError
+    """
+    with open_regular(path, DatasetError) as file:
+        header = read_header(file.read(MAX_HEADER + 12), path, DatasetError, _MOST)
+        _check_length(header, os.fstat(file.fileno()).st_size - header.offset, path)
+        if 0 in header.shape or not header.shape:
+            raise DatasetError(f"{path}: expected rows of features, (N, D), found shape {header.shape}")
+        return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+
+
+def open_npz(path: str) -> ArrayRows:
+    """Open an .npz file, with labels where it has some.
+
+    Raises
+    ------
+    DatasetError
+        If it is not a zip of .npy arrays, or none has a name that rows have.
+    FileNotFoundError
+    """
+    members = unzip(read_file(path, DatasetError), DatasetError)
+    arrays = {name.removesuffix(".npy"): data for name, data in members.items() if name.endswith(".npy")}
+    rows = next((name for name in _ROWS if name in arrays), None)
+    if rows is None:
+        raise DatasetError(f"{path}: expected an array called {', '.join(_ROWS)}, found {_names(arrays)}")
+    labels = next((name for name in _LABELS if name in arrays), None)
+    y = None if labels is None else _decode(arrays[labels], f"{path}: {labels}")
+    return ArrayRows(path, _decode(arrays[rows], f"{path}: {rows}"), y)
+
+
+def _decode(data: bytes, name: str) -> npt.NDArray[Any]:
+    header = read_header(data, name, DatasetError)
+    _check_length(header, len(data) - header.offset, name)
+    array = np.frombuffer(data, header.dtype, offset=header.offset)
+    return array.reshape(header.shape, order=header.order)
+
+
+def _check_length(header: Header, found: int, name: str) -> None:
+    if found != header.nbytes:
+        raise DatasetError(f"{name}: expected {header.shape} of {header.dtype}, found {found} bytes")
+
+
+def _names(arrays: dict[str, bytes]) -> str:
+    return ascii(", ".join(arrays))[1:-1][:100] or "none"

@@ -1,0 +1,100 @@
+"""Rows that are read in spans: what every data file is opened as, whatever its size."""
+
+from __future__ import annotations
+
+import abc
+import bisect
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.errors import DatasetError
+
+#: What pixels of one byte are multiplied by to lie in [0, 1].
+PIXEL_SCALE = 1 / 255
+Array = npt.NDArray[Any]
+
+
+class Rows(abc.ABC):
+    """Rows of one file or several.
+
+    Attributes
+    ----------
+    name : str
+    samples : int
+        Number of rows.
+    shape : tuple of int
+        Of one row: (D,), or (height, width) of an image.
+    scale : float or None
+        What the rows are multiplied by before the network: 1/255 for images of bytes, else None.
+    y : ndarray or None
+        Labels, where the file has them.
+    mapped : bool
+        Whether rows lie in a mapped file, and take no memory of this process.
+    """
+
+    name: str
+    samples: int
+    shape: tuple[int, ...]
+    scale: float | None = None
+    y: Array | None = None
+    mapped: bool = False
+
+    @abc.abstractmethod
+    def read(self, begin: int, end: int) -> Array:
+        """Return rows `begin` to `end`, shape (end - begin, *shape).
+
+        Raises
+        ------
+        DatasetError
+            If what stands there is not what rows are made of.
+        """
+
+
+class ArrayRows(Rows):
+    """Rows of an array, in memory or mapped."""
+
+    def __init__(self, name: str, x: Array, y: Array | None = None, scale: float | None = None) -> None:
+        if x.ndim == 1:
+            x = x.reshape(-1, 1)
+        if x.ndim < 2 or x.size == 0:
+            raise DatasetError(f"{name}: expected rows of features, (N, D), found shape {x.shape}")
+        self.name, self._x, self.y, self.scale = name, x, y, scale
+        self.samples, self.shape, self.mapped = len(x), x.shape[1:], isinstance(x, np.memmap)
+
+    def read(self, begin: int, end: int) -> Array:
+        """Return rows `begin` to `end`, as they are."""
+        return self._x[begin:end]
+
+
+class JoinedRows(Rows):
+    """Rows of several sources, one behind the other."""
+
+    def __init__(self, name: str, parts: Sequence[Rows]) -> None:
+        first = parts[0]
+        for part in parts[1:]:
+            if (part.shape, part.scale) != (first.shape, first.scale):
+                raise DatasetError(
+                    f"{part.name}: expected rows of shape {first.shape} with scale {first.scale}, as in "
+                    f"{first.name}, found {part.shape} with {part.scale}"
+                )
+        self.name, self.shape, self.scale = name, first.shape, first.scale
+        self.mapped = all(part.mapped for part in parts)
+        labels = [part.y for part in parts if part.y is not None]
+        self.y = np.concatenate(labels) if len(labels) == len(parts) else None
+        self._parts = parts
+        self._starts = [0, *itertools.accumulate(part.samples for part in parts)]
+        self.samples = self._starts[-1]
+
+    def read(self, begin: int, end: int) -> Array:
+        """Return rows `begin` to `end`, copied where they come from several sources."""
+        found = []
+        i = bisect.bisect_right(self._starts, begin) - 1
+        while begin < end:
+            stop = min(end, self._starts[i + 1])
+            found.append(self._parts[i].read(begin - self._starts[i], stop - self._starts[i]))
+            begin, i = stop, i + 1
+        return found[0] if len(found) == 1 else np.concatenate(found)

@@ -1,0 +1,308 @@
+"""Predictions of more rows than memory holds: tasks that can be run anywhere, in any order, and again.
+
+A job cuts its rows into tasks. A task reads its rows, predicts, and writes one part into the job's
+folder, ``OUT.partial``; `mlpinfer.outputs` makes the output of all parts. Parts appear whole or not
+at all and depend on nothing but the job, so that a task which ran twice does no harm, and a job that
+was killed goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlpinfer._version import VERSION
+from mlpinfer.data_files import Rows, input_files, open_rows
+from mlpinfer.errors import InputError
+from mlpinfer.files import write_whole
+from mlpinfer.predictor import Predictor
+
+SCHEMA = "mlpinfer.predictions/1"
+#: What a prediction may be, and the method that makes it.
+VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
+#: Rows of a task, where they lie in a mapped file; and bytes of them where they take memory.
+_TASK_ROWS = 1_000_000
+_TASK_BYTES = 64 * 1024**2
+_PLAN = "job.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Which rows: files, and how they are read. Small enough to travel with every task."""
+
+    paths: tuple[str, ...]
+    side: int | None = None
+    invert: bool = False
+    label_column: str | int | None = None
+
+    def open(self) -> Rows:
+        """Open the files; errors as `mlpinfer.data_files.open_rows`."""
+        return _open(self)
+
+
+@functools.lru_cache(2)
+def _open(inputs: Inputs) -> Rows:
+    how = {"side": inputs.side, "invert": inputs.invert, "label_column": inputs.label_column}
+    return open_rows(inputs.paths, **how)  # type: ignore[arg-type]
+
+
+class Task(NamedTuple):
+    """Rows `begin` to `end` of the inputs, and the file their values go to."""
+
+    inputs: Inputs
+    begin: int
+    end: int
+    values: str
+    path: str
+
+
+class Receipt(NamedTuple):
+    """That a part was written: its name, rows, and the size and CRC-32 of the file."""
+
+    file: str
+    rows: int
+    bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tasks, in the order of their rows, and the output that is made of their parts.
+
+    Attributes
+    ----------
+    out : str
+    tasks : tuple of Task
+    description : dict
+        All that the values depend on; a job goes on only where it is the same.
+    """
+
+    out: str
+    tasks: tuple[Task, ...]
+    description: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Where parts are written."""
+        return _folder(self.out)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tasks."""
+        return self.tasks[-1].end
+
+
+def _folder(out: str) -> str:
+    return out + ".partial"
+
+
+def split_job(
+    predictor: Predictor,
+    inputs: Inputs,
+    out: str | os.PathLike[str],
+    values: str = "labels",
+    rows_per_task: int | None = None,
+) -> Job:
+    """Cut rows into tasks, at the ends of batches.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    inputs : Inputs
+    out : path
+        As for `mlpinfer.outputs.finish`.
+    values : {"labels", "proba", "logits"}
+    rows_per_task : int, optional
+        Otherwise a million, or fewer where they would take more than 64 MiB of memory.
+
+    Raises
+    ------
+    DatasetError
+        If the inputs cannot be read.
+    InputError
+        If rows do not fit the network, or it has no such values.
+    """
+    rows, out = check_inputs(predictor, inputs, values), os.fspath(out).rstrip(os.sep)
+    if rows_per_task is None:
+        row_bytes = 8 * predictor.n_features_in_
+        rows_per_task = _TASK_ROWS if rows.mapped else min(_TASK_ROWS, _TASK_BYTES // row_bytes)
+    unit = max(1, rows_per_task // predictor.batch_size) * predictor.batch_size
+    starts = range(0, rows.samples, unit)
+    digits = len(str(len(starts) - 1))
+
+    def task(number: int, begin: int) -> Task:
+        path = os.path.join(_folder(out), f"part-{number:0{digits}}.npy")
+        return Task(inputs, begin, min(begin + unit, rows.samples), values, path)
+
+    description = _describe(predictor, inputs, rows) | {"values": values, "rows_per_task": unit}
+    return Job(out, tuple(task(*numbered) for numbered in enumerate(starts)), description)
+
+
+def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
+    """Open the inputs and see that they fit; errors as `split_job`."""
+    if values not in VALUES:
+        raise InputError(f"values: expected {', '.join(VALUES)}, found {ascii(values)[:60]}")
+    if values == "proba" and predictor.network.head == "identity":
+        raise InputError(
+            "values: expected labels for an identity head, which has no probabilities, found proba"
+        )
+    rows = inputs.open()
+    if int(np.prod(rows.shape)) != predictor.n_features_in_:
+        raise InputError(
+            f"{rows.name}: expected rows of {predictor.n_features_in_} features, found shape {rows.shape}"
+        )
+    return rows
+
+
+def _describe(predictor: Predictor, inputs: Inputs, rows: Rows) -> dict[str, Any]:
+    def file(path: str) -> list[Any]:
+        status = os.stat(path)
+        return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+
+    return {
+        "schema": SCHEMA,
+        "mlpinfer": VERSION,
+        "numpy": np.__version__,
+        "network": predictor.network.sha256,
+        "inputs": [file(path) for path in input_files(inputs.paths)],
+        "reading": {key: value for key, value in dataclasses.asdict(inputs).items() if key != "paths"},
+        "rows": rows.samples,
+        "scale": predictor.scale,
+        "threshold": predictor.threshold,
+        "precision": predictor.precision,
+        "backend": predictor.backend.name,
+        "evaluator": predictor.evaluator,
+        "batch_size": predictor.batch_size,
+    }
+
+
+def run_task(predictor: Predictor, task: Task) -> Receipt:
+    """Read the rows of a task, predict, and write its part. A function for any engine.
+
+    Raises
+    ------
+    DatasetError
+        If the rows cannot be read.
+    OSError
+        If the part cannot be written.
+    """
+    x = task.inputs.open().read(task.begin, task.end)
+    y = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(y))
+    parts = (header.getvalue(), np.ascontiguousarray(y).data)
+    crc = zlib.crc32(parts[1], zlib.crc32(parts[0]))
+    with write_whole(task.path) as file:
+        for part in parts:
+            file.write(part)
+        receipt = Receipt(os.path.basename(task.path), len(y), file.tell(), crc)
+    with write_whole(_receipt_path(task)) as file:
+        file.write(json.dumps(receipt._asdict()).encode())
+    return receipt
+
+
+def _receipt_path(task: Task) -> str:
+    return task.path.removesuffix(".npy") + ".json"
+
+
+def run_job(
+    predictor: Predictor,
+    job: Job,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Receipt]:
+    """Run the tasks of a job that are missing, one behind the other, and return all receipts.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    job : Job
+    resume : bool
+        Go on with what an earlier run of the same job has left.
+    overwrite : bool
+        Begin anew, whatever is there; the old output stays until the new one is whole.
+    progress : callable
+        Is told the rows of every task that is done, those of an earlier run too.
+
+    Raises
+    ------
+    InputError
+        If an output or an unfinished run is there and neither was asked for, or the unfinished run is
+        of another job.
+    DatasetError, OSError
+        As `run_task`; what is done stays, for a later run to go on with.
+    """
+    done = _begin(job, resume, overwrite)
+    receipts = []
+    for task in job.tasks:
+        receipts.append(done[task] if task in done else run_task(predictor, task))
+        progress(receipts[-1].rows)
+    return receipts
+
+
+def _begin(job: Job, resume: bool, overwrite: bool) -> dict[Task, Receipt]:
+    """Make the job's folder, or find what an earlier run has left in it: the receipts of whole parts."""
+    plan = os.path.join(job.folder, _PLAN)
+    if os.path.lexists(job.folder) and not is_ours(job.folder, _PLAN):
+        raise InputError(f"{job.folder}: expected a free name, found something else; move it away")
+    if os.path.exists(plan):
+        if resume:
+            _check_same(job, plan)
+            return _receipts(job)
+        if not overwrite:
+            raise InputError(f"{job.folder}: an unfinished run is there; use --resume or --overwrite")
+    if os.path.lexists(job.out):
+        if not overwrite:
+            raise InputError(f"{job.out}: expected a free name, found something; use --overwrite")
+        if os.path.isdir(job.out) and not is_ours(job.out, "manifest.json"):
+            raise InputError(f"{job.out}: expected predictions to overwrite, found another folder")
+    if os.path.lexists(job.folder):
+        shutil.rmtree(job.folder)
+    os.mkdir(job.folder)
+    with write_whole(plan) as file:
+        file.write(json.dumps(job.description, indent=1).encode())
+    return {}
+
+
+def is_ours(folder: str, name: str) -> bool:
+    """Tell whether a file of that name says that the folder was made here, and may be removed here."""
+    with suppress(OSError, ValueError, AttributeError), open(os.path.join(folder, name), "rb") as file:
+        return bool(json.load(file).get("schema") == SCHEMA)
+    if name != _PLAN or os.path.islink(folder) or not os.path.isdir(folder):
+        return False
+    # Killed before its plan was written: nothing else is in it.
+    return all(entry.startswith(f".{_PLAN}.") for entry in os.listdir(folder))
+
+
+def _check_same(job: Job, plan: str) -> None:
+    with open(plan, "rb") as file:
+        before = json.load(file)
+    for key, now in json.loads(json.dumps(job.description)).items():
+        if before.get(key) != now:
+            found = f"{ascii(before.get(key))[:60]}, found {ascii(now)[:60]}"
+            raise InputError(f"--resume: expected {key} as it was, {found}; use --overwrite to begin anew")
+
+
+def _receipts(job: Job) -> dict[Task, Receipt]:
+    done = {}
+    for task in job.tasks:
+        # Whatever is wrong with a part or its receipt: the task is run again.
+        with suppress(OSError, ValueError, TypeError), open(_receipt_path(task), "rb") as file:
+            receipt = Receipt(**json.load(file))
+            data = np.memmap(task.path, np.uint8, "r")
+            if (len(data), zlib.crc32(data.data)) == (receipt.bytes, receipt.crc32):
+                done[task] = receipt
+    return done

@@ -1,0 +1,131 @@
+"""What is made of the parts of a job: one file of a format, or a folder of parts with a manifest."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.data_files.npy import map_npy
+from mlpinfer.errors import InputError
+from mlpinfer.files import write_whole
+from mlpinfer.jobs import Job, Receipt
+
+_PIECE_ROWS = 16_384
+Array = npt.NDArray[Any]
+
+
+def check_out(out: str) -> None:
+    """Refuse an output that could not be written, before anything is computed.
+
+    Raises
+    ------
+    InputError
+    """
+    suffix = os.path.splitext(out.rstrip(os.sep))[1]
+    if suffix and suffix not in _FORMATS:
+        raise InputError(
+            f"{out}: expected a file ending in {', '.join(_FORMATS)}, or a folder, found {suffix}"
+        )
+    parent = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(parent):
+        raise InputError(f"{out}: expected a folder {parent} to write in, found none")
+
+
+def finish(job: Job, receipts: Sequence[Receipt]) -> None:
+    """Make the output of all parts, whole or not at all, and remove the job's folder.
+
+    A name that ends in .npy, .csv or .jsonl becomes one file; any other a folder of the parts and
+    ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part.
+
+    Raises
+    ------
+    OSError
+        If the output cannot be written; the parts stay.
+    """
+    encode = _FORMATS.get(os.path.splitext(job.out)[1])
+    if encode is None:
+        _finish_folder(job, receipts)
+        return
+    whole = os.path.join(job.folder, "output")  # here, so that nothing is left elsewhere if it is killed
+    with write_whole(whole) as file:
+        for chunk in encode(job, _Parts(job, receipts)):
+            file.write(chunk)
+    os.replace(whole, job.out)
+    shutil.rmtree(job.folder)
+
+
+def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
+    manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
+    with write_whole(os.path.join(job.folder, "manifest.json")) as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    if os.path.isdir(job.out):
+        shutil.rmtree(job.out)  # `run_job` has seen that it may be overwritten
+    os.replace(job.folder, job.out)
+    keep = {"manifest.json", *(receipt.file for receipt in receipts)}
+    for name in os.listdir(job.out):
+        if name not in keep:
+            os.unlink(os.path.join(job.out, name))
+
+
+class _Parts:
+    """The values of all parts, in order, some rows at a time."""
+
+    def __init__(self, job: Job, receipts: Sequence[Receipt]) -> None:
+        self._paths = [os.path.join(job.folder, receipt.file) for receipt in receipts]
+        first = map_npy(self._paths[0])
+        self.dtype, self.shape = first.dtype, first.shape[1:]
+
+    def __iter__(self) -> Iterator[Array]:
+        for path in self._paths:
+            part = map_npy(path)
+            for at in range(0, len(part), _PIECE_ROWS):
+                yield part[at : at + _PIECE_ROWS]
+
+
+def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:
+    header = io.BytesIO()
+    described = {"descr": parts.dtype.str, "fortran_order": False, "shape": (job.rows, *parts.shape)}
+    np.lib.format.write_array_header_1_0(header, described)
+    yield header.getvalue()
+    for piece in parts:
+        yield piece.tobytes()
+
+
+def _csv(job: Job, parts: _Parts) -> Iterator[bytes]:
+    yield ",".join(_columns(job, parts)).encode() + b"\n"
+    for piece in parts:
+        yield "".join(",".join(row) + "\n" for row in as_text(piece)).encode()
+
+
+def _jsonl(job: Job, parts: _Parts) -> Iterator[bytes]:
+    names = _columns(job, parts)
+    name = names[0].partition("_")[0]
+    for piece in parts:
+        for row in as_text(piece):
+            values = [value if value.strip("-")[:1].isdigit() else "null" for value in row]  # no NaN in JSON
+            text = f"[{', '.join(values)}]" if parts.shape else values[0]
+            yield f'{{"{name}": {text}}}\n'.encode()
+
+
+def _columns(job: Job, parts: _Parts) -> list[str]:
+    if not parts.shape:
+        return ["label"]
+    stem = {"labels": "value", "logits": "logit"}.get(job.description["values"], "proba")
+    return [f"{stem}_{i}" for i in range(parts.shape[0])]
+
+
+def as_text(values: Array) -> Iterator[list[str]]:
+    """Yield the numbers of each row, with the digits that their dtype needs to be read back."""
+    digits = {"f4": "{:.9g}", "f8": "{:.17g}"}.get(values.dtype.str[1:], "{}").format
+    for row in values.reshape(len(values), -1).tolist():
+        yield [digits(value) for value in row]
+
+
+_FORMATS: dict[str, Callable[[Job, _Parts], Iterator[bytes]]] = {".npy": _npy, ".csv": _csv, ".jsonl": _jsonl}

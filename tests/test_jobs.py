@@ -1,0 +1,319 @@
+"""Predictions to disk: in tasks, whole or not at all, and gone on with after whatever stopped them."""
+
+import json
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+
+from mlpinfer import InputError, Network, Predictor, jobs, outputs
+from mlpinfer.jobs import Inputs, run_job, split_job
+
+
+@pytest.fixture
+def rows(tmp_path, mnist):
+    """1,037 rows in an .npy file, and its path."""
+    path = tmp_path / "rows.npy"
+    np.save(path, mnist[0][:1_037])
+    return path
+
+
+@pytest.fixture
+def predictor(network):
+    return Predictor(network, batch_size=50, scale=1 / 255)
+
+
+def predict(predictor, rows, out, values="labels", **how):
+    job = split_job(predictor, Inputs((str(rows),)), out, values, 120)
+    outputs.finish(job, run_job(predictor, job, **how))
+    return job
+
+
+@pytest.mark.parametrize("values", ["labels", "proba", "logits"])
+def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values, mnist):
+    expected = getattr(predictor, jobs.VALUES[values])(mnist[0][:1_037])
+    for name in ("out.npy", "out.csv", "out.jsonl", "out"):
+        predict(predictor, rows, tmp_path / name, values)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    table = np.genfromtxt(tmp_path / "out.csv", delimiter=",", skip_header=1, dtype=expected.dtype)
+    np.testing.assert_array_equal(table, expected)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    (key,) = lines[0]
+    np.testing.assert_array_equal(np.array([line[key] for line in lines], expected.dtype), expected)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    parts = []
+    for part in manifest["parts"]:
+        data = (tmp_path / "out" / part["file"]).read_bytes()
+        assert (len(data), zlib.crc32(data)) == (part["bytes"], part["crc32"])
+        parts.append(np.load(tmp_path / "out" / part["file"]))
+        assert len(parts[-1]) == part["rows"]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert manifest["rows_per_task"] == 100  # whole batches
+    assert manifest["network"] == predictor.network.sha256
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(
+        ["manifest.json", *(p["file"] for p in manifest["parts"])]
+    )
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.csv", "out.jsonl", "out.npy", "rows.npy"]
+
+
+def test_header_of_a_table(predictor, rows, tmp_path):
+    heads = {}
+    for values in jobs.VALUES:
+        predict(predictor, rows, tmp_path / f"{values}.csv", values)
+        heads[values] = (tmp_path / f"{values}.csv").read_text().partition("\n")[0].split(",")
+    assert heads["labels"] == ["label"]
+    assert heads["proba"][:2] == ["proba_0", "proba_1"]
+    assert heads["logits"][9] == "logit_9"
+
+
+def test_values_that_are_not_finite(tmp_path):
+    network = Network.from_arrays([[[1.0, 2.0]]], [[0.0, 0.0]], head="identity")
+    np.save(tmp_path / "rows.npy", np.array([[np.nan], [np.inf], [-np.inf], [1.5]]))
+    for name in ("out.csv", "out.jsonl"):
+        predict(Predictor(network), tmp_path / "rows.npy", tmp_path / name)
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        "value_0,value_1",
+        "nan,nan",
+        "inf,inf",
+        "-inf,-inf",
+        "1.5,3",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lines == [{"value": [None, None]}] * 3 + [{"value": [1.5, 3]}]
+
+
+def test_a_task_travels(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    os.mkdir(job.folder)
+    there, task = pickle.loads(pickle.dumps((predictor, job.tasks[3])))
+    assert jobs.run_task(there, task) == jobs.run_task(predictor, job.tasks[3])
+    assert len(pickle.dumps(task)) < 1_000
+
+
+def stop_after(monkeypatch, tasks):
+    run_task, count = jobs.run_task, iter(range(tasks))
+
+    def run(predictor, task):
+        if next(count, None) is None:
+            raise OSError(28, "No space left on device")
+        return run_task(predictor, task)
+
+    monkeypatch.setattr(jobs, "run_task", run)
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out"])
+def test_resume_runs_what_is_missing(predictor, rows, tmp_path, monkeypatch, name):
+    out = tmp_path / name
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(OSError, match="No space left"):
+            predict(predictor, rows, out)
+    assert not out.exists()
+    with pytest.raises(
+        InputError, match=r"out.*partial: an unfinished run is there; use --resume or --overwrite"
+    ):
+        predict(predictor, rows, out)
+    # A part that is damaged, and one whose receipt is: both run again.
+    parts = sorted((tmp_path / f"{name}.partial").glob("part-*.npy"))
+    parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"?")
+    parts[2].with_suffix(".json").write_text("{")
+    ran = []
+    run_task = jobs.run_task
+    monkeypatch.setattr(jobs, "run_task", lambda p, task: ran.append(task.begin) or run_task(p, task))
+    told = []
+    predict(predictor, rows, out, resume=True, progress=told.append)
+    assert ran == [100, 200, *range(400, 1_037, 100)]
+    assert sum(told) == 1_037
+    found = np.load(out) if out.is_file() else np.concatenate([np.load(p) for p in sorted(out.glob("*.npy"))])
+    np.testing.assert_array_equal(found, predictor.predict(np.load(rows)))
+    assert sorted(os.listdir(tmp_path)) == [name, "rows.npy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda p, rows: (p.variant(batch_size=49), "labels"), "batch_size"),
+        (lambda p, rows: (p.variant(scale=1), "labels"), "scale"),
+        (
+            lambda p, rows: (Predictor(Network.random([784, 10]), batch_size=50, scale=1 / 255), "labels"),
+            "network",
+        ),
+        (lambda p, rows: (p, "logits"), "values"),
+        (lambda p, rows: (os.utime(rows), (p, "labels"))[1], "inputs"),
+    ],
+)
+def test_resume_refuses_another_job(predictor, rows, tmp_path, monkeypatch, change, key):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(OSError, match="No space"):
+            predict(predictor, rows, tmp_path / "out.npy")
+    other, values = change(predictor, rows)
+    with pytest.raises(InputError, match=rf"^--resume: expected {key} as it was, .*; use --overwrite"):
+        predict(other, rows, tmp_path / "out.npy", values, resume=True)
+    predict(other, rows, tmp_path / "out.npy", values, overwrite=True)
+    assert len(np.load(tmp_path / "out.npy")) == 1_037
+
+
+def test_what_is_there_is_kept_until_the_new_is_whole(predictor, rows, tmp_path, monkeypatch):
+    out = tmp_path / "out.npy"
+    out.write_bytes(b"precious")
+    with pytest.raises(InputError, match="use --overwrite"):
+        predict(predictor, rows, out)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(OSError, match="No space"):
+            predict(predictor, rows, out, overwrite=True)
+    assert out.read_bytes() == b"precious"
+    predict(predictor, rows, out, resume=True)
+    assert len(np.load(out)) == 1_037
+
+
+def test_no_folder_is_removed_that_was_not_made_here(predictor, rows, tmp_path):
+    for name in ("out", "out.npy.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    for out in ("out", "out.npy"):
+        with pytest.raises(InputError, match="expected"):
+            predict(predictor, rows, tmp_path / out, overwrite=True)
+    assert (tmp_path / "out" / "thesis.txt").exists()
+    predict(predictor, rows, tmp_path / "other")
+    predict(predictor, rows, tmp_path / "other", "proba", overwrite=True)
+    assert json.loads((tmp_path / "other" / "manifest.json").read_text())["values"] == "proba"
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("x.parquet", r"expected a file ending in .npy, .csv, .jsonl, or a folder, found .parquet"),
+     ("nowhere/x.npy", "expected a folder .*nowhere to write in, found none")],
+)  # fmt: skip
+def test_outputs_that_cannot_be_are_refused(tmp_path, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        outputs.check_out(out)
+
+
+def test_rows_and_values_must_fit(predictor, rows, tmp_path):
+    np.save(tmp_path / "narrow.npy", np.ones((3, 4)))
+    with pytest.raises(InputError, match=r"narrow.npy: expected rows of 784 features, found shape \(4,\)"):
+        split_job(predictor, Inputs((str(tmp_path / "narrow.npy"),)), tmp_path / "out")
+    with pytest.raises(InputError, match="values: expected labels, proba, logits"):
+        split_job(predictor, Inputs((str(rows),)), tmp_path / "out", "classes")
+    regression = Predictor(Network.random([784, 2], head="identity"), scale=1)
+    with pytest.raises(InputError, match="identity head"):
+        split_job(regression, Inputs((str(rows),)), tmp_path / "out", "proba")
+
+
+def command(*args):
+    return [sys.executable, "-m", "mlpinfer", "predict", *map(str, args)]
+
+
+def test_killed_at_any_moment_and_resumed(run, tmp_path, mnist):
+    np.save(tmp_path / "rows.npy", np.tile(mnist[0], (3, 1)))
+    how = ["rows.npy", "--scale", "1/255", "--values", "logits", "--rows-per-task", 300, "--out"]
+    begin = time.perf_counter()
+    assert run("predict", *how, "whole.npy").returncode == 0
+    seconds = time.perf_counter() - begin
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    moments = random.Random(0)
+    for _ in range(10):
+        process = subprocess.Popen(command(*how, "out.npy", "--resume"), cwd=tmp_path, env=environment)
+        time.sleep(moments.uniform(0.3, 1) * seconds)
+        process.send_signal(signal.SIGKILL)
+        if process.wait(60) == 0:
+            break
+        assert not (tmp_path / "out.npy").exists() or (tmp_path / "out.npy.partial").exists()
+    if process.returncode:
+        done = run("predict", *how, "out.npy", "--resume")
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy", "whole.npy"]
+
+
+def test_a_full_disk_is_one_line_and_can_be_gone_on_with(run, tmp_path, mnist):
+    np.save(tmp_path / "rows.npy", mnist[0])
+    how = ["rows.npy", "--scale", "1/255", "--values", "proba", "--rows-per-task", "1000", "--out", "out.csv"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    full = subprocess.run(
+        command(*how),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: (
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        ),
+    )
+    assert (full.returncode, full.stderr.count("\n")) == (1, 1)
+    assert "File too large" in full.stderr
+    assert not (tmp_path / "out.csv").exists()
+    assert run("predict", *how, "--resume").returncode == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 10_001
+
+
+def test_lines_on_stdout(run, tmp_path, mnist):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(3):
+        Image.fromarray(mnist[0][i].reshape(28, 28)).save(images / f"{i}.png")
+    one = run("predict", "images/0.png").stdout.split("\t")
+    assert one[0] == "7"
+    assert 0.99 < float(one[1]) <= 1
+    lines = [line.split("\t") for line in run("predict", "images").stdout.splitlines()]
+    assert [line[0] for line in lines] == ["7", "2", "1"]
+    assert [line[2] for line in lines] == ["images/0.png", "images/1.png", "images/2.png"]
+    assert len(run("predict", "images/0.png", "--values", "proba").stdout.split("\t")) == 11
+    for wrong, code in (
+        (["nothing.npy"], 5),
+        (["images/*.gif"], 5),
+        (["images", "--resume"], 2),
+        (["images", "--out", "x.npy", "--resume", "--overwrite"], 2),
+        ([], 2),
+    ):
+        refused = run("predict", *wrong)
+        assert refused.returncode == code, refused.stderr
+        assert refused.stdout == ""
+
+
+@pytest.mark.slow
+def test_memory_is_bounded(run, tmp_path, mnist):
+    """Rows that depend on their number, two million of them: none swapped, and little private memory."""
+    file = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.uint8, (2_000_000, 784))
+    for begin in range(0, len(file), 10_000):
+        file[begin : begin + 10_000] = np.roll(mnist[0], begin // 10_000, axis=0)
+    del file
+    code = """
+import re, sys, threading, time
+from mlpinfer.cli import main
+most = 0
+def watch():
+    global most
+    while True:
+        most = max(most, int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+        time.sleep(0.01)
+threading.Thread(target=watch, daemon=True).start()
+try:
+    main(["predict", "rows.npy", "--scale", "1/255", "--values", "proba", "--out", "out.npy"])
+except SystemExit as done:
+    print(most)
+    sys.exit(done.code)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200_000  # kB
+    labels = np.load(tmp_path / "out.npy", mmap_mode="r").argmax(axis=1).reshape(200, 10_000)
+    for i, part in enumerate(labels):
+        np.testing.assert_array_equal(part, np.roll(labels[0], i))
