@@ -1,4 +1,5 @@
 import gzip
+import io
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlpinfer import Dataset, DatasetError, load_data
-from mlpinfer.data_files import idx
+from mlpinfer.data_files import idx, open_rows
 
 DTYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
@@ -81,3 +82,178 @@ def test_arrays_that_are_no_rows_are_refused():
     for x in (np.ones(3), np.ones((0, 3)), np.array([["a"]]), np.array([[None]])):
         with pytest.raises(DatasetError, match="expected"):
             Dataset(x)
+
+
+# -- other formats, and many files --------------------------------------------------------------------
+
+
+def rows_of(*inputs, **how):
+    rows = open_rows(inputs, **how)
+    return rows, rows.read(0, rows.samples)
+
+
+@given(
+    data=st.data(),
+    dtype=st.sampled_from([*DTYPES, np.uint16, np.int64, np.float16, np.bool_, np.dtype(">f4")]),
+    fortran=st.booleans(),
+)
+def test_npy_round_trip(tmp_path_factory, data, dtype, fortran):
+    array = data.draw(hnp.arrays(dtype, hnp.array_shapes(min_dims=2, max_dims=4, max_side=5)))
+    path = tmp_path_factory.mktemp("npy") / "file"
+    with path.open("wb") as file:
+        np.save(file, np.asfortranarray(array) if fortran else array)
+    rows, x = rows_of(path)
+    assert rows.mapped
+    np.testing.assert_array_equal(x, array)
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(array))] * 2)))
+    np.testing.assert_array_equal(rows.read(begin, end), array[begin:end])
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (npy(np.ones((2, 3)))[:-1], "expected (2, 3) of float64, found 47 bytes"),
+        (npy(np.ones((2, 3))) + b"x", "found 49 bytes"),
+        (npy(np.ones((2, 3)))[:40], "header"),
+        (npy(np.array([{}, None])), "expected floats or integers"),
+        (npy(np.ones((2, 3), complex)), "expected floats or integers"),
+        (npy(np.ones((0, 3))), "expected rows of features"),
+        (npy(np.ones(())), "expected rows of features"),
+        (npy(np.ones((2, 3))).replace(b"(2, 3)", b"(2, 9**9)"), "header"),
+        (npy(np.ones((2, 3))).replace(b"(2, 3), }", b"(2147483647, 2147483647), }")[:400], "possible shape"),
+    ],
+)
+def test_damaged_npy_is_refused(tmp_path, raw, message):
+    path = tmp_path / "rows.npy"
+    path.write_bytes(raw)
+    with pytest.raises(DatasetError) as caught:
+        open_rows([path])
+    assert message in str(caught.value)
+
+
+def test_npz_has_rows_and_labels(tmp_path):
+    x, t = np.ones((4, 3), np.uint8), np.arange(4)
+    for names in (("x", "y"), ("images", "labels"), ("x_test", "y_test")):
+        np.savez_compressed(tmp_path / "both.npz", **dict(zip(names, (x, t), strict=True)))
+        data = load_data(tmp_path / "both.npz")
+        np.testing.assert_array_equal(data.x, x)
+        np.testing.assert_array_equal(data.y, t)
+    np.savez(tmp_path / "other.npz", weights=x)
+    with pytest.raises(DatasetError, match=r"expected an array called x, .*found weights"):
+        load_data(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+def test_csv(tmp_path, header, end, begin):
+    path = tmp_path / "rows.csv"
+    lines = ["a,t,b"] * header + ["1,0,2.5", "", '"-3",1,4e-3', "5,2,nan"]
+    path.write_text(begin + end.join(lines) + end, encoding="utf-8", newline="")
+    rows, x = rows_of(path, label_column="t" if header else 1)
+    np.testing.assert_array_equal(x, [[1, 2.5], [-3, 0.004], [5, np.nan]])
+    assert rows.y.tolist() == [0, 1, 2]
+    for begin, end in ((1, 2), (2, 3), (0, 1), (1, 3), (0, 0)):  # forwards and back
+        np.testing.assert_array_equal(rows.read(begin, end), x[begin:end])
+    assert rows_of(path)[1].shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n\n", "expected rows of numbers, found none"),
+        ("a,b\n", "behind the header, found none"),
+        ("1,2\n3\n", "row 2: expected 2 columns, found 1"),
+        ("1,2\n3,x\n", "row 2, column 1: expected a number, found 'x'"),
+        ('1,2\n3,"4\n', "expected CSV"),
+        ("1,2\n" + "9" * 200_000 + ",1\n", "expected CSV"),
+        ("1,2\n\udcff,3\n", "expected CSV"),
+    ],
+)
+def test_damaged_csv_is_refused(tmp_path, text, message):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError) as caught:
+        rows_of(path)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_label_columns_that_are_not_there(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    for column in ("c", 2, "-1"):
+        with pytest.raises(DatasetError, match="label column: expected one of 'a, b', found"):
+            open_rows([tmp_path / "rows.csv"], label_column=column)
+
+
+def test_images(tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(np.full((90, 60, 3), 200, np.uint8)).save(tmp_path / "b.jpg")
+    rows, x = rows_of(tmp_path, side=28)
+    assert (x.shape, x.dtype, rows.scale) == ((2, 28, 28), np.uint8, 1 / 255)
+    np.testing.assert_array_equal(x[0], pixels)
+    assert abs(int(x[1].mean()) - 200) < 3
+    np.testing.assert_array_equal(rows_of(tmp_path / "a.png", side=28, invert=True)[1][0], 255 - pixels)
+    with pytest.raises(DatasetError, match="expected a network of square images"):
+        open_rows([tmp_path])
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"b\.jpg: expected a PNG or JPEG image"):
+        rows_of(tmp_path, side=28)
+
+
+def test_images_need_pillow(tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(DatasetError, match=r"images need Pillow: pip install 'mlpinfer\[images\]'"):
+        open_rows([tmp_path], side=28)
+
+
+def test_several_files_are_one_sequence(tmp_path):
+    parts = [np.full((n, 4), n, np.float32) for n in (3, 1, 5)]
+    for i, part in enumerate(parts):
+        np.save(tmp_path / f"{i}.npy", part)
+    expected = np.concatenate(parts)
+    for inputs in ([tmp_path], [tmp_path / "*.npy"], [tmp_path / f"{i}.npy" for i in range(3)]):
+        rows, x = rows_of(*inputs)
+        np.testing.assert_array_equal(x, expected)
+        assert rows.mapped
+        for begin in range(9):
+            for end in range(begin + 1, 10):
+                np.testing.assert_array_equal(rows.read(begin, end), expected[begin:end])
+    np.save(tmp_path / "3.npy", np.ones((2, 5)))
+    with pytest.raises(DatasetError, match=r"3\.npy: expected rows of shape \(4,\) .* found \(5,\)"):
+        open_rows([tmp_path])
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "*.csv", tmp_path / "no.npy"):
+        with pytest.raises(FileNotFoundError):
+            open_rows([nothing])
+
+
+def test_a_gzipped_file_is_read_in_any_order(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (50, 3, 2)).astype(np.uint8)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(idx.encode(array)))
+    rows = open_rows([tmp_path / "x.gz"])
+    assert not rows.mapped
+    for begin, end in ((0, 10), (10, 50), (20, 30), (45, 50), (0, 50)):
+        np.testing.assert_array_equal(rows.read(begin, end), array[begin:end])
+
+
+def test_labels_of_other_formats(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    np.save(tmp_path / "t.npy", np.array([0, 1, 2]))
+    (tmp_path / "t.csv").write_text("label\n0\n1\n2\n")
+    for name in ("t.npy", "t.csv"):
+        data = load_data(tmp_path / "x.npy", tmp_path / name)
+        assert data.y.tolist() == [0, 1, 2]
+        assert data.y.dtype == np.int64

@@ -55,7 +55,7 @@ class CsvRows(Rows):
         if begin < self._next or self._next == 0:
             self._lines, self._next = self._rows(), 0
         x = np.empty((end - begin, *self.shape))
-        for row in self._lines:
+        for row in self._lines if begin < end else ():
             self._next += 1
             if self._next > begin:
                 x[self._next - 1 - begin] = self._numbers(row, self._next)
