@@ -44,11 +44,14 @@ class CsvRows(Rows):
         self._column = self._find(label_column, len(first))
         self.shape = (len(first) - (self._column is not None),)
         self._width = len(first)
-        labels = [row if self._column is None else self._label(row, n) for n, row in enumerate(self._rows())]
-        self.samples = len(labels)
+        if self._column is None:
+            self.samples = sum(1 for _ in self._rows())
+        else:
+            labels = (self._label(row, number) for number, row in enumerate(self._rows(), 1))
+            self.y = _as_labels(np.fromiter(labels, np.float64))
+            self.samples = len(self.y)
         if not self.samples:
             raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
-        self.y = None if self._column is None else _as_labels(np.array(labels))
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.float64]:
         """Return rows `begin` to `end`; quickest where they follow the last ones."""
@@ -100,7 +103,7 @@ class CsvRows(Rows):
         assert self._column is not None
         cell = record[self._column]
         if not _is_number(cell):
-            raise DatasetError(f"{self._path}: row {number + 1}: expected a label, found {quoted(cell)}")
+            raise DatasetError(f"{self._path}: row {number}: expected a label, found {quoted(cell)}")
         return float(cell)
 
     def _find(self, column: str | int | None, width: int) -> int | None:
@@ -125,8 +128,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _as_labels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    whole = values.astype(np.int64)
-    return whole if (whole == values).all() else values
+    """Return whole numbers as integers."""
+    return values.astype(np.int64) if (values == np.trunc(values)).all() else values
 
 
 def is_text(begin: bytes) -> bool:
