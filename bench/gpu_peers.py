@@ -39,17 +39,18 @@ def eager(network: Network, rows: Any, device: str = "cuda") -> Labels:
 def compiled(network: Network, rows: Any, device: str = "cuda") -> Labels:
     import torch
 
-    labels = torch.compile(_forward(network, device), mode="max-autotune-no-cudagraphs")
+    torch._dynamo.reset()  # or it would take the next shape for a dynamic one
+    labels = torch.compile(_forward(network, device), mode="max-autotune-no-cudagraphs", dynamic=False)
     labels(rows)
     return labels
 
 
 def graphs(network: Network, rows: Any, device: str = "cuda") -> Labels:
-    """One captured graph, replayed: for rows of this shape, which are copied to where it reads them."""
+    """One captured graph, replayed: for rows of this shape, cast on the way to where it reads them."""
     import torch
 
     labels = _forward(network, device)
-    static = rows.clone()
+    static = rows.float()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):  # warmed up on another stream, as capturing asks for
         for _ in range(3):

@@ -6,7 +6,7 @@ that are free and gives back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -83,7 +83,7 @@ class Plan:
         self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, backend.tile_bytes // row_bytes))
         self._row_work = sum(layer.W.size for layer in folded.layers)
         # By what orders their use: work of one queue may follow in a workspace before it is computed.
-        self._free: dict[int, list[Workspace]] = {}
+        self._free: dict[Hashable, list[Workspace]] = {}
 
     def _send_weights(self) -> tuple[_Weights, _Weights]:
         """Send W and b of each layer: for inputs as they are, and for inputs that are cast."""
@@ -113,13 +113,16 @@ class Plan:
 
     def shrink(self) -> bool:
         """Take half as many rows in a call from now on; tell whether there was more than one."""
-        self.close()
         shrunk, self.call_rows = self.call_rows > 1, max(1, self.call_rows // 2)
         return shrunk
 
+    def forget_workspaces(self) -> None:
+        """Forget the workspaces; those of streams that are gone would never be used again."""
+        self._free = {}
+
     def close(self) -> None:
         """Forget workspaces, and weights on a device; they are made and sent again as they are needed."""
-        self._free = {}
+        self.forget_workspaces()
         if self._backend.name != "numpy":
             self._weights = None
 
@@ -167,7 +170,7 @@ class Plan:
     def _run(self, x: Array, buffers: list[Array]) -> None:
         a, *outputs = buffers
         weights = self._weights
-        if weights is None:
+        if weights is None:  # two threads may both send them, which does no harm
             weights = self._weights = self._send_weights()
         as_it_is, cast = weights
         if x.dtype == self._dtype and x.flags.c_contiguous:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from typing import Any, NamedTuple, cast
@@ -18,7 +19,7 @@ from mlpinfer.kernels.compiled import CompiledEvaluator, fits
 from mlpinfer.network import LayerTrace, Network, checked_scale
 from mlpinfer.ops import Array
 from mlpinfer.plan import Plan
-from mlpinfer.streaming import MOST_LANES, STAGES, Evaluate, Streamer
+from mlpinfer.streaming import MOST_COPIERS, STAGES, Evaluate, Streamer
 from mlpinfer.tiles import Tiles
 from mlpinfer.workers import run_all
 
@@ -49,8 +50,8 @@ class Predictor:
     batch_size : int, optional
         Rows in one forward call. None lets the engine choose; `batch_size` then says what it chose.
     threads : int, optional
-        Workers on the CPU; for a GPU, host threads that feed it. None means the cores this process may
-        use, for a GPU up to 8. Results are bitwise the same for any number.
+        Workers on the CPU; for a GPU, host threads that copy rows for it. None means the cores this
+        process may use, for a GPU up to 8. Results are bitwise the same for any number.
     precision : {"float32", "float64"}
         What is computed in.
     scale : float, optional
@@ -91,7 +92,7 @@ class Predictor:
         self.backend: Backend = get_backend(device)
         self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
         on_cpu = self.backend.name == "numpy"
-        most = usable_cores() if on_cpu else min(MOST_LANES, usable_cores())
+        most = usable_cores() if on_cpu else min(MOST_COPIERS, usable_cores())
         self.threads = _positive("threads", threads) or most
         self._dtype = PRECISIONS[precision]
         scaled = dataclasses.replace(network, scale=self.scale)
@@ -108,7 +109,9 @@ class Predictor:
         self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
         if network.head != "identity":
             self.classes_ = np.arange(max(2, outputs))
-        proba = self._softmax if network.head == "softmax" else self._both_classes
+        # Functions and not methods: a circle of references would keep device memory until it is found.
+        to_proba = _softmax if network.head == "softmax" else _both_classes
+        proba = functools.partial(to_proba, self._evaluator.logits, self.backend.xp)
         self._wanted = {
             "labels": _Wanted(self._evaluator.labels, (), np.int64),
             "logits": _Wanted(self._evaluator.logits, (outputs,), self._dtype),
@@ -189,25 +192,39 @@ class Predictor:
             traced = self._textbook.trace(self.backend.asarray(rows), self.backend.xp)
             return [LayerTrace(*(self._like(x, a[0] if single else a) for a in layer)) for layer in traced]
 
-    def _softmax(self, x: Array, out: Array) -> None:
-        self._evaluator.logits(x, out)
-        ops.softmax(self.backend.xp, out, out=out)
-
-    def _both_classes(self, x: Array, out: Array) -> None:
-        z = self.backend.xp.empty((len(x), 1), dtype=self._dtype)
-        self._evaluator.logits(x, z)
-        out[:, 1:] = ops.sigmoid(self.backend.xp, z)
-        out[:, :1] = ops.sigmoid(self.backend.xp, -z)  # 1 - p, without losing its small values
-
     # -- how it is run ----------------------------------------------------------------------------
 
     def _run(self, x: Array, wanted: _Wanted) -> Array:
         rows, single = self._rows(x)
-        try:
-            y = self._compute(rows, wanted)
-        except DeviceMemoryError as error:
-            y = self._compute_with_less(rows, wanted, error)
+        out_of_memory = ""
+        while True:
+            try:
+                y = self._compute(rows, wanted)
+                break
+            except DeviceMemoryError as error:
+                out_of_memory = str(error)  # the error itself would keep what filled the memory
+            if not self._shrink(on_device=self.backend.owns(rows)):
+                raise DeviceMemoryError(out_of_memory)
+        if out_of_memory:
+            warnings.warn(
+                f"{out_of_memory}; from now on fewer rows at a time, whose results may differ in the last "
+                "bits from those of whole batches",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return self._like(x, y[0] if single else y)
+
+    def _shrink(self, on_device: bool) -> bool:
+        """Put half as many rows on the device from now on; tell whether that was possible."""
+        if self._streamer is None:
+            return False
+        shrunk = not on_device and self._streamer.shrink(least=self._evaluator.call_rows)
+        if not shrunk and self._evaluator.shrink():
+            shrunk = True
+            self._streamer.shrink(least=self._evaluator.call_rows)
+        self._evaluator.forget_workspaces()
+        self.backend.close()
+        return shrunk
 
     def _compute(self, rows: Array, wanted: _Wanted) -> Array:
         evaluator, (evaluate, shape, dtype) = self._evaluator, wanted
@@ -223,25 +240,6 @@ class Predictor:
             else:
                 self._run_tiles(rows, evaluate, y)
             return y
-
-    def _compute_with_less(self, rows: Array, wanted: _Wanted, error: DeviceMemoryError) -> Array:
-        """Run all again with half as many rows on the device at a time, until it fits."""
-        while self._streamer and self._evaluator.shrink():
-            self._streamer.shrink()
-            self.backend.close()
-            try:
-                y = self._compute(rows, wanted)
-            except DeviceMemoryError as again:
-                error = again
-                continue
-            warnings.warn(
-                f"{self.backend.device} ran out of memory: from now on {self._evaluator.call_rows:,} rows at "
-                "a time, whose results may differ in the last bits from those of whole batches",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-            return y
-        raise error
 
     def _run_tiles(self, rows: Array, evaluate: Evaluate, out: Array) -> None:
         tiles, shares = self._deal(len(rows))
@@ -262,8 +260,11 @@ class Predictor:
         return tiles, tiles.shares(workers)
 
     def workers(self, x: Array) -> int:
-        """Return how many threads share host rows: fewer than allowed where it would not pay."""
-        return self._streamer.workers(x) if self._streamer else len(self._deal(len(x))[1])
+        """Return how many threads share host rows: fewer than allowed where it would not pay.
+
+        For a GPU they copy; one thread alone speaks to it.
+        """
+        return self._streamer.threads if self._streamer else len(self._deal(len(x))[1])
 
     def stages(self, x: Array, values: str) -> dict[str, float] | None:
         """Return the seconds of upload, computation and download of host rows, one after the other.
@@ -356,6 +357,18 @@ class Predictor:
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.network.sizes))
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
+
+
+def _softmax(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
+    logits(x, out)
+    ops.softmax(xp, out, out=out)
+
+
+def _both_classes(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
+    z = xp.empty((len(x), 1), dtype=out.dtype)
+    logits(x, z)
+    out[:, 1:] = ops.sigmoid(xp, z)
+    out[:, :1] = ops.sigmoid(xp, -z)  # 1 - p, without losing its small values
 
 
 def _positive(name: str, value: int | None) -> int | None:

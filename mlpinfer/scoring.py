@@ -179,7 +179,11 @@ def _timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) ->
 
 
 def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
-    alone = predictor.variant(threads=1)
+    with predictor.variant(threads=1) as alone:
+        return _latency_of(alone, x, values)
+
+
+def _latency_of(alone: Predictor, x: Array, values: str) -> Latency:
     compute = alone.predict if values == "labels" else alone.predict_proba
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
@@ -199,8 +203,12 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
     for part in _parts(len(x)):
         values = "predict" if regression else "predict_proba"
         here, there = (getattr(p, values)(x[part]) for p in (cpu, predictor))
-        distances = np.abs(here - there)
-        largest = max(largest, float(distances[np.isfinite(distances)].max(initial=0)))
+        with np.errstate(invalid="ignore"):
+            distances = np.where(
+                (here == there) | (np.isnan(here) & np.isnan(there)), 0, np.abs(here - there)
+            )
+        # Where one alone is not a number, no number says how far they are apart.
+        largest = max(largest, float(np.nan_to_num(distances, nan=np.inf).max(initial=0)))
         if not regression:
             different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
     return Parity(cpu.backend.device, None if regression else different, largest)

@@ -36,5 +36,8 @@ def run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) 
     for thread in threads:
         if thread.ident is not None:
             thread.join()
-    if errors:
-        raise errors[0]
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()  # their tracebacks hold this frame, and this frame would hold them

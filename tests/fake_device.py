@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 
 import numpy as np
 
@@ -76,8 +77,11 @@ class Xp:
 
     def empty(self, shape, dtype=float):
         array = np.full(shape, 77, dtype)
-        if array.nbytes > self.backend.largest:
+        backend = self.backend
+        if backend.used + array.nbytes > backend.memory:
             raise DeviceMemoryError("gpu:0 is out of memory: make-believe")
+        backend.used += array.nbytes
+        weakref.finalize(array, backend.free, array.nbytes)
         return on_device(array)
 
     def dot(self, x, W, out):
@@ -100,8 +104,12 @@ class FakeDevice:
     tile_bytes = 2**20
 
     def __init__(self):
-        self.xp, self.log, self.largest = Xp(self), [], 2**40
+        self.xp, self.log = Xp(self), []
+        self.memory, self.used = 2**40, 0
         self._mine = threading.local()
+
+    def free(self, nbytes):
+        self.used -= nbytes
 
     @property
     def current(self):

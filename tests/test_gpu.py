@@ -1,5 +1,6 @@
 """What only a GPU can show: that CuPy does what `tests/fake_device.py` makes believe."""
 
+import gc
 import threading
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_memory_is_given_back(network, many):
     import cupy
 
     pool = cupy.get_default_memory_pool()
+    gc.collect()
     pool.free_all_blocks()
     before = pool.total_bytes()
     predictor = Predictor(network, "gpu", scale=1 / 255)

@@ -1,5 +1,6 @@
 """Rows through a device, held on one that is make-believe: what crosses, when, and in which pieces."""
 
+import gc
 import threading
 import warnings
 
@@ -108,23 +109,52 @@ def test_workspaces_are_not_shared_between_streams(fake, network):
     assert not np.shares_memory(*buffers)
 
 
-def test_out_of_memory_halves_what_is_sent_and_says_so_once(fake, network, mnist):
+@pytest.mark.parametrize("batch_size", [1, 50, 1_000])
+def test_out_of_memory_halves_what_is_sent_and_says_so_once(fake, network, mnist, batch_size):
     x = mnist[0][:1_000]
-    predictor = Predictor(network, "gpu", 1_000, scale=1 / 255)
-    fake.largest = 784 * 4 * 130  # of the cast input, the largest buffer
-    with pytest.warns(RuntimeWarning, match=r"gpu:0 ran out of memory: .* \d+ rows at a time") as noted:
-        found = predictor.predict(x)
+    predictor = Predictor(network, "gpu", batch_size, scale=1 / 255)
+    before = fake.used
+    fake.memory = before + 700_000  # less than one lane of all rows
+    gc.disable()  # what fills the memory must be free without it
+    try:
+        with pytest.warns(
+            RuntimeWarning, match=r"gpu:0 is out of memory: .*; from now on fewer rows"
+        ) as noted:
+            found = predictor.predict(x)
+    finally:
+        gc.enable()
     assert len(noted) == 1
     np.testing.assert_array_equal(found, Predictor(network, scale=1 / 255).predict(x))
     fake.log.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predictor.predict(x)
-    assert max(n for (n,) in fake.logged("dot")) <= 130
+    assert 20 < max(shape[0] for shape, _ in fake.logged("upload")) <= 300
+    assert max(n for (n,) in fake.logged("dot")) <= batch_size
+    if batch_size <= 50:
+        assert max(n for (n,) in fake.logged("dot")) == batch_size  # batches stay whole
     predictor.close()
-    fake.largest = 784
+    assert fake.used == before
+    fake.memory = before + 500
     with pytest.raises(DeviceError, match="gpu:0 is out of memory"):
         predictor.predict(x)
+
+
+def test_no_rows_and_one_row(fake, network, mnist):
+    predictor = Predictor(network, "gpu", scale=1 / 255)
+    assert predictor.predict(mnist[0][:0]).shape == (0,)
+    assert predictor.predict_proba(mnist[0][:0]).shape == (0, 10)
+    assert predictor.predict(mnist[0][0]) == 7
+
+
+def test_lanes_grow_without_leaving_anything_behind(fake, network, mnist):
+    predictor = Predictor(network, "gpu", scale=1 / 255)
+    for rows in range(1, 40):
+        predictor.predict(mnist[0][:rows])
+        predictor.predict_proba(mnist[0][:rows])
+    used = fake.used
+    predictor.close()
+    assert used < 40 * 3 * (784 * 5 + 160 * 4 + 40) + 6 * 50_000
 
 
 def test_an_error_in_a_lane_reaches_the_caller(fake, network, mnist, monkeypatch):
@@ -193,6 +223,34 @@ def test_parity_shows_what_differs(fake, network, mnist, capsys):
 
     predictor._wanted["labels"] = labels._replace(evaluate=wrong)
     assert scoring._parity(predictor, mnist[0][:100]).labels_different == 3
+
+
+def test_parity_does_not_hide_what_is_not_a_number(fake, network, mnist):
+    predictor = Predictor(network, "gpu", scale=1 / 255)
+    proba = predictor._wanted["proba"]
+    predictor._wanted["proba"] = proba._replace(evaluate=lambda x, out: out.fill(np.nan))
+    assert scoring._parity(predictor, mnist[0][:100]).largest_difference == np.inf
+
+
+def test_a_lane_that_fails_is_waited_for(fake, network, mnist, monkeypatch):
+    monkeypatch.setattr(streaming, "_CHUNK_BYTES", 784 * 100)
+    predictor = Predictor(network, "gpu", 100, scale=1 / 255)
+    uploads = iter(range(2))
+    upload = fake.upload
+
+    def fail(x, out):
+        if next(uploads, None) is None:
+            raise KeyboardInterrupt
+        upload(x, out)
+
+    monkeypatch.setattr(fake, "upload", fail)
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict(mnist[0][:1_000])
+    assert fake.log[-3:] == ["synchronize"] * 3  # every lane
+    monkeypatch.setattr(fake, "upload", upload)
+    np.testing.assert_array_equal(
+        predictor.predict(mnist[0][:1_000]), Predictor(network, scale=1 / 255).predict(mnist[0][:1_000])
+    )
 
 
 def test_parity_needs_a_gpu(network, mnist):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
     def finish(self, activation: str) -> Callable[[Array, Array | None], None]:
         """Return a function that adds a bias, if any, to an array and applies an activation, in place."""
 
-    def queue(self) -> int:
+    def queue(self) -> Hashable:
         """Identify what orders the work of the calling thread: two threads of one queue never race."""
 
     def synchronize(self) -> None:

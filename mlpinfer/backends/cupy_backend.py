@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,7 +74,9 @@ class CupyBackend:
         try:
             with self._device:
                 yield
-        except cupy.cuda.memory.OutOfMemoryError as error:
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
             text = ascii(str(error))[1:-1][:200]
             raise DeviceMemoryError(f"{self.device} is out of memory: {text}") from None
 
@@ -86,9 +89,11 @@ class CupyBackend:
 
         return finish
 
-    def queue(self) -> int:
+    def queue(self) -> Hashable:
         """Identify the thread's current stream."""
-        return int(cupy.cuda.get_current_stream().ptr)
+        pointer = cupy.cuda.get_current_stream().ptr
+        # cudaStreamPerThread is one handle for as many streams as there are threads.
+        return (pointer, threading.get_ident()) if pointer == 2 else pointer
 
     def stream(self) -> Any:
         """Return a new stream, which does not wait for the default one."""
@@ -130,6 +135,18 @@ _ACTIVATIONS = {
     # exp only of what is not positive, as in `ops.sigmoid`
     "sigmoid": "(v < 0 ? exp(v) : T(1)) / (1 + exp(-abs(v)))",
 }
+
+
+#: Of the runtime, the driver and cuBLAS: what they call being out of memory.
+_OUT_OF_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether CuPy's pool, page-locked memory, a kernel's loading or cuBLAS has run out of memory."""
+    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        return True
+    status = _OUT_OF_MEMORY.get(type(error).__name__)
+    return status is not None and getattr(error, "status", None) == status
 
 
 @functools.cache

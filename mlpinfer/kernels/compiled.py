@@ -98,6 +98,9 @@ class CompiledEvaluator:
         """Nothing here grows with the rows of a call."""
         return False
 
+    def forget_workspaces(self) -> None:
+        """There are none."""
+
     def close(self) -> None:
         """Nothing to give back."""
 
