@@ -4,8 +4,9 @@
     ├── WeightsError (ValueError)    refused, unsafe or malformed weights
     ├── DatasetError (ValueError)    refused or malformed data
     ├── InputError (ValueError)      an array of the wrong shape, dtype or scale handed to the API
-    └── DeviceError (RuntimeError)   not available
-        └── DeviceMemoryError        out of memory
+    ├── DeviceError (RuntimeError)   not available
+    │   └── DeviceMemoryError        out of memory
+    └── ClusterError (RuntimeError)  a Dask cluster that is not there, or tasks that failed on it
 
 A message is one line: what was expected, what was found, what to do. A missing file stays a
 ``FileNotFoundError``.
@@ -36,6 +37,10 @@ class DeviceError(MlpInferError, RuntimeError):
 
 class DeviceMemoryError(DeviceError):
     """A device that ran out of memory."""
+
+
+class ClusterError(MlpInferError, RuntimeError):
+    """A cluster that is not there or is gone, or tasks that failed on it."""
 
 
 def quoted(value: object, limit: int = 80) -> str:

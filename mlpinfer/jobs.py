@@ -245,7 +245,7 @@ def run_job(
     DatasetError, OSError
         As `run_task`; what is done stays, for a later run to go on with.
     """
-    done = _begin(job, resume, overwrite)
+    done = begin(job, resume, overwrite)
     receipts = []
     for task in job.tasks:
         receipts.append(done[task] if task in done else run_task(predictor, task))
@@ -253,8 +253,14 @@ def run_job(
     return receipts
 
 
-def _begin(job: Job, resume: bool, overwrite: bool) -> dict[Task, Receipt]:
-    """Make the job's folder, or find what an earlier run has left in it: the receipts of whole parts."""
+def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task, Receipt]:
+    """Make the job's folder, or find what an earlier run has left in it: the receipts of whole parts.
+
+    Raises
+    ------
+    InputError
+        As `run_job`.
+    """
     plan = os.path.join(job.folder, _PLAN)
     if os.path.lexists(job.folder) and not is_ours(job.folder, _PLAN):
         raise InputError(f"{job.folder}: expected a free name, found something else; move it away")

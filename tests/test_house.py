@@ -18,7 +18,7 @@ FLOORS = [
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
     {"environment", "report", "scoring", "conversion", "inventory", "jobs", "outputs"},
-    {"render"},
+    {"render", "cluster"},
     {"cli"},
 ]
 

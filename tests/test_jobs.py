@@ -285,6 +285,22 @@ def test_lines_on_stdout(run, tmp_path, mnist):
         assert refused.stdout == ""
 
 
+def test_a_cluster_needs_dask(run, tmp_path, mnist):
+    np.save(tmp_path / "rows.npy", mnist[0][:10])
+    code = """
+import sys
+sys.modules["distributed"] = None
+from mlpinfer.cli import main
+main(["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy", "--dask", "tcp://127.0.0.1:1"])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install 'mlpinfer[dask]'" in done.stderr
+
+
 @pytest.mark.slow
 def test_memory_is_bounded(run, tmp_path, mnist):
     """Rows that depend on their number, two million of them: none swapped, and little private memory."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,6 +42,18 @@ if TYPE_CHECKING:
 @options.precision
 @options.threshold
 @click.option("--rows-per-task", type=click.IntRange(1), help="Rows of a part.  [default: up to a million]")
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, tcp://HOST:PORT.")
+@click.option("--dask-scheduler-file", metavar="FILE", help="The same, by the file that it writes.")
+@click.option(
+    "--min-workers", type=click.IntRange(1), default=1, show_default=True, help="Dask workers to wait for."
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often Dask tries a task again.",
+)
 @click.option("--resume", is_flag=True, help="Go on with what an earlier run has left.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever is there.")
 def command(
@@ -60,6 +73,10 @@ def command(
     precision: str,
     threshold: float,
     rows_per_task: int | None,
+    dask: str | None,
+    dask_scheduler_file: str | None,
+    min_workers: int,
+    retries: int,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -73,25 +90,41 @@ def command(
     from mlpinfer import jobs, outputs
     from mlpinfer.predictor import Predictor
 
-    if out is None and (resume or overwrite or rows_per_task):
-        raise click.UsageError("--resume, --overwrite, --rows-per-task: expected --out with them, found none")
+    cluster = dask or dask_scheduler_file
+    if out is None and (resume or overwrite or rows_per_task or cluster):
+        raise click.UsageError(
+            "--resume, --overwrite, --rows-per-task, --dask: expected --out with them, found none"
+        )
     if resume and overwrite:
         raise click.UsageError("expected --resume or --overwrite, found both")
     if out is not None:
         outputs.check_out(out)
+        out = os.path.abspath(out) if cluster else out
     network = options.load_network(weights, hidden, head, layout)
-    chosen = jobs.Inputs(inputs, network.image_side, invert, label_column)
+    paths = tuple(os.path.abspath(path) for path in inputs) if cluster else inputs
+    chosen = jobs.Inputs(paths, network.image_side, invert, label_column)
     with options.missing_is_data_error():
         rows = chosen.open()
     scales = (scale, network.scale, rows.scale)
     known = next((number for number in scales if number is not None), None)
-    predictor = Predictor(network, device, batch_size, threads, precision, known, threshold)
+    # On a cluster the workers are the threads.
+    predictor = Predictor(
+        network, device, batch_size, threads or (1 if cluster else None), precision, known, threshold
+    )
     if out is None:
         _print(predictor, chosen, values)
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     with _progress(job.rows) as progress:
-        receipts = jobs.run_job(predictor, job, resume=resume, overwrite=overwrite, progress=progress)
+        if cluster:
+            from mlpinfer.cluster import connect, run_job
+
+            with connect(dask, dask_scheduler_file) as client:
+                how |= {"client": client, "min_workers": min_workers, "retries": retries}
+                receipts = run_job(predictor, job, progress=progress, **how)
+        else:
+            receipts = jobs.run_job(predictor, job, progress=progress, **how)
     outputs.finish(job, receipts)
 
 

@@ -1,0 +1,287 @@
+"""A real Dask cluster on loopback: a scheduler and two workers, each a process, and what may happen to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mlpinfer import Network, Predictor, jobs, outputs
+from mlpinfer.cluster import connect, run_job
+from mlpinfer.errors import ClusterError
+from mlpinfer.jobs import Inputs, split_job
+from tests.conftest import ROOT
+
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
+}
+
+
+class Cluster:
+    """Processes of `dask`, ended by their own pids."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+        self.file = folder / "scheduler.json"
+        self.scheduler = self.start(
+            "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", self.file
+        )
+        deadline = time.monotonic() + 30
+        while not self.file.exists():
+            assert time.monotonic() < deadline, (folder / "scheduler.log").read_text()
+            time.sleep(0.05)
+
+    def start(self, kind, *arguments):
+        command = [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_scheduler" if kind == "scheduler" else "distributed.cli.dask_worker",
+        ]
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", *map(str, arguments)],
+                cwd=self.folder,
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def worker(self, nanny=False):
+        return self.start(
+            "worker",
+            "--scheduler-file",
+            self.file,
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--nanny" if nanny else "--no-nanny",
+        )
+
+    def stop(self):
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    cluster = Cluster(tmp_path / "cluster")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def client(cluster):
+    with connect(scheduler_file=str(cluster.file)) as client:
+        yield client
+
+
+@pytest.fixture
+def rows(tmp_path, mnist):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.tile(mnist[0], (2, 1)))
+    return path
+
+
+class Slow(Predictor):
+    """Takes its time, and counts in a folder where it arrives and what it does."""
+
+    folder = None
+
+    def predict(self, x):
+        time.sleep(0.1)
+        return super().predict(x)
+
+    def __reduce__(self):
+        return _arrive, (*super().__reduce__()[1], self.folder)
+
+
+def _arrive(*arguments):
+    *options, folder = arguments
+    predictor = Slow(*options)
+    predictor.folder = folder
+    if folder:
+        open(os.path.join(folder, f"{os.getpid()}-{time.monotonic_ns()}"), "w").close()
+    return predictor
+
+
+class Deadly(Predictor):
+    """Kills the process that predicts the poisoned rows."""
+
+    def predict(self, x):
+        if (x == 255).all(axis=1).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(x)
+
+    def __reduce__(self):
+        return Deadly, super().__reduce__()[1]
+
+
+def job_of(predictor, rows, out, per_task=500):
+    return split_job(predictor, Inputs((str(rows),)), out, rows_per_task=per_task)
+
+
+def test_equal_to_the_local_run_and_the_predictor_travels_once(cluster, client, rows, tmp_path, network):
+    workers = [cluster.worker(), cluster.worker()]
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    predictor.folder = str(tmp_path / "arrivals")
+    os.mkdir(predictor.folder)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    told = []
+    receipts = run_job(predictor, job, client=client, min_workers=2, progress=told.append)
+    assert sum(told) == 20_000
+    outputs.finish(job, receipts)
+    local = job_of(predictor, rows, tmp_path / "local.npy")
+    outputs.finish(local, jobs.run_job(predictor, local))
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "local.npy").read_bytes()
+    arrivals = [name.partition("-")[0] for name in os.listdir(predictor.folder)]
+    for worker in workers:
+        assert arrivals.count(str(worker.pid)) <= 2  # 40 tasks; once as a task's argument, once as a result
+    assert len(client.futures) == 0
+
+
+def test_a_worker_that_is_killed_costs_only_its_task(cluster, client, rows, tmp_path, network):
+    first, _ = cluster.worker(), cluster.worker()
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    kill = iter([first])
+
+    def progress(done):
+        for worker in kill:
+            worker.kill()
+
+    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
+    outputs.finish(job, receipts)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.variant().predict(np.load(rows)))
+
+
+def test_all_workers_killed_under_nannies(cluster, client, rows, tmp_path, network):
+    for _ in range(2):
+        cluster.worker(nanny=True)
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    client.wait_for_workers(2, timeout=60)
+    pids = iter([list(client.run(os.getpid).values())])
+
+    def progress(done):
+        for found in pids:
+            for pid in found:
+                os.kill(pid, signal.SIGKILL)
+
+    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
+    outputs.finish(job, receipts)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
+    )
+
+
+def test_a_poison_shard_is_named_and_the_others_are_done(cluster, client, rows, tmp_path, network):
+    x = np.load(rows)
+    x[1_234] = 255
+    np.save(rows, x)
+    for _ in range(2):
+        cluster.worker(nanny=True)
+    predictor = Deadly(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy", 1_000)
+    with pytest.raises(ClusterError, match="1 of 20 tasks failed, rows 1000 to 2000: KilledWorker") as caught:
+        run_job(predictor, job, client=client, min_workers=2)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.npy").exists()
+    assert len(list((tmp_path / "out.npy.partial").glob("part-*.npy"))) == 19
+    healthy = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
+    outputs.finish(job, jobs.run_job(healthy, job, resume=True))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), healthy.predict(x))
+
+
+def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, client, rows, tmp_path, network):
+    for _ in range(2):
+        cluster.worker()
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    begun = threading.Event()
+    killed = []
+
+    def kill():
+        begun.wait(60)
+        cluster.scheduler.kill()
+        killed.append(time.monotonic())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ClusterError, match="scheduler does not answer any more; --resume"):
+        run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
+    assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
+    killer.join(10)
+    receipts = jobs.run_job(predictor, job, resume=True)
+    outputs.finish(job, receipts)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
+    )
+
+
+def test_workers_that_do_not_see_the_output_are_refused(
+    cluster, client, rows, tmp_path, network, monkeypatch
+):
+    cluster.worker()
+    predictor = Predictor(network, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    monkeypatch.setattr("mlpinfer.cluster._look", lambda nonce: ("0.0.1", True))
+    with pytest.raises(ClusterError, match=r"expected mlpinfer .*, found 0\.0\.1"):
+        run_job(predictor, job, client=client)
+    monkeypatch.setattr(
+        "mlpinfer.cluster._look", lambda nonce: ("0.1.0", os.path.exists(nonce + "-elsewhere"))
+    )
+    with pytest.raises(ClusterError, match=r"expected to see .*; share the folder"):
+        run_job(predictor, job, client=client, resume=True)
+
+
+def test_the_command_line(cluster, run, rows, tmp_path):
+    cluster.worker()
+    how = ["predict", "rows.npy", "--scale", "1/255", "--values", "proba"]
+    address = json.loads(cluster.file.read_text())["address"]
+    for where, out in ((["--dask", address], "a.npy"), (["--dask-scheduler-file", cluster.file], "b.npy")):
+        done = run(*how, *where, "--out", out)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert run(*how, "--out", "local.npy", "--threads", 1).returncode == 0
+    assert (
+        (tmp_path / "a.npy").read_bytes()
+        == (tmp_path / "b.npy").read_bytes()
+        == (tmp_path / "local.npy").read_bytes()
+    )
+    gone = run(*how, "--dask", "tcp://127.0.0.1:9", "--out", "c.npy")
+    assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
+    assert "expected a Dask scheduler, found none that answers" in gone.stderr
+    assert run(*how, "--dask", address).returncode == 2
+
+
+def test_random_networks_are_equal_bit_by_bit(cluster, client, tmp_path):
+    cluster.worker()
+    network = Network.random([30, 300, 5], hidden="relu", head="identity")  # too wide to be compiled
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((5_000, 30)))
+    predictor = Predictor(network, batch_size=64, threads=1)
+    found = []
+    for out, runner in (
+        ("there", lambda job: run_job(predictor, job, client=client)),
+        ("here", lambda job: jobs.run_job(predictor, job)),
+    ):
+        job = split_job(
+            predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / f"{out}.npy", "logits", 640
+        )
+        outputs.finish(job, runner(job))
+        found.append((tmp_path / f"{out}.npy").read_bytes())
+    assert found[0] == found[1]
