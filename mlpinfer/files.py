@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2 * 1024**3
 #: Deflate cannot expand its input more than this (zlib's technical notes, "Maximum Expansion Factor").
 DEFLATE_RATIO = 1032
+#: Read at a time of a file that is unpacked.
+_PIECE_BYTES = 2**20
 #: The most members of a zip.
 MAX_MEMBERS = 10_000
 
@@ -82,29 +84,32 @@ def _kind(mode: int) -> str:
 
 
 class Gunzip:
-    """A gzip file in memory, unpacked piece by piece; never more than was asked for.
+    """A gzip file, unpacked piece by piece; never more than was asked for, and little read ahead.
 
     Parameters
     ----------
-    data : bytes
-        A whole gzip file of one member.
+    file : binary file
+        At the beginning of a gzip file of one member.
     refuse : exception class
         Raised where the file is damaged, cut short, or holds more than was read.
     name : str
         The file's name, for messages.
     """
 
-    def __init__(self, data: bytes, refuse: type[MlpInferError], name: str) -> None:
-        self._tail, self._refuse, self._name = data, refuse, name
+    def __init__(self, file: BinaryIO, refuse: type[MlpInferError], name: str) -> None:
+        self._file, self._refuse, self._name = file, refuse, name
+        self._left = file.seek(0, os.SEEK_END)  # compressed bytes that have not been unpacked
+        file.seek(0)
+        self._tail = b""
         self._inflate = zlib.decompressobj(wbits=31)
 
     def read(self, count: int) -> bytes:
         """Return exactly `count` unpacked bytes."""
         if count > MAX_FILE_BYTES:
             raise self._refuse(f"{self._name}: expected at most {MAX_FILE_BYTES} bytes, found {count}")
-        if count > len(self._tail) * DEFLATE_RATIO + 4096:
+        if count > self._left * DEFLATE_RATIO + 4096:
             raise self._refuse(
-                f"{self._name}: cut short: {count} bytes expected from {len(self._tail)} compressed ones"
+                f"{self._name}: cut short: {count} bytes expected from {self._left} compressed ones"
             )
         data = self._unpack(count) if count else b""
         if len(data) != count:
@@ -113,18 +118,30 @@ class Gunzip:
 
     def finish(self) -> None:
         """Check that nothing is left and that the checksum was right."""
-        if self._unpack(1) or self._inflate.unused_data:
+        if self._unpack(1) or self._inflate.unused_data or self._file.read(1):
             raise self._refuse(f"{self._name}: longer than its header says")
         if not self._inflate.eof:
             raise self._refuse(f"{self._name}: cut short: the gzip trailer is missing")
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     def _unpack(self, count: int) -> bytes:
-        try:
-            data = self._inflate.decompress(self._tail, count)
-        except zlib.error:
-            raise self._refuse(f"{self._name}: the gzip data is damaged") from None
-        self._tail = self._inflate.unconsumed_tail
-        return data
+        pieces, missing = [], count
+        while missing and not self._inflate.eof:
+            self._tail = self._tail or self._file.read(_PIECE_BYTES)
+            if not self._tail:
+                break
+            before = len(self._tail)
+            try:
+                pieces.append(self._inflate.decompress(self._tail, missing))
+            except zlib.error:
+                raise self._refuse(f"{self._name}: the gzip data is damaged") from None
+            self._tail = self._inflate.unconsumed_tail
+            self._left -= before - len(self._tail)
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
 
 
 def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:

@@ -103,7 +103,8 @@ def test_npy_round_trip(tmp_path_factory, data, dtype, fortran):
     with path.open("wb") as file:
         np.save(file, np.asfortranarray(array) if fortran else array)
     rows, x = rows_of(path)
-    assert rows.mapped
+    if not fortran:
+        assert rows.mapped == np.dtype(dtype).isnative
     np.testing.assert_array_equal(x, array)
     begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(array))] * 2)))
     np.testing.assert_array_equal(rows.read(begin, end), array[begin:end])
@@ -232,7 +233,7 @@ def test_several_files_are_one_sequence(tmp_path):
             for end in range(begin + 1, 10):
                 np.testing.assert_array_equal(rows.read(begin, end), expected[begin:end])
     np.save(tmp_path / "3.npy", np.ones((2, 5)))
-    with pytest.raises(DatasetError, match=r"3\.npy: expected rows of shape \(4,\) .* found \(5,\)"):
+    with pytest.raises(DatasetError, match=r"3\.npy: expected rows of shape \(4,\) .*, found \(5,\)"):
         open_rows([tmp_path])
     (tmp_path / "empty").mkdir()
     for nothing in (tmp_path / "empty", tmp_path / "*.csv", tmp_path / "no.npy"):

@@ -1,5 +1,6 @@
 import contextlib
 import gzip
+import io
 import os
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_file_over_the_limit_is_refused(tmp_path, monkeypatch):
 
 def test_gunzip_reads_exactly():
     packed = gzip.compress(b"x" * 1000 + b"end")
-    source = Gunzip(packed, DatasetError, "f")
+    source = Gunzip(io.BytesIO(packed), DatasetError, "f")
     assert source.read(1000) == b"x" * 1000
     assert source.read(0) == b""
     assert source.read(3) == b"end"
@@ -58,19 +59,19 @@ def read_all(source):
     ],
 )
 def test_damaged_gzip_is_refused(packed, message):
-    source = Gunzip(packed, DatasetError, "f")
+    source = Gunzip(io.BytesIO(packed), DatasetError, "f")
     with pytest.raises(DatasetError, match=message):
         read_all(source)
 
 
 def test_more_than_the_limit_is_not_unpacked():
     with pytest.raises(DatasetError, match="expected at most"):
-        Gunzip(gzip.compress(bytes(10_000_000)), DatasetError, "f").read(2**31 + 1)
+        Gunzip(io.BytesIO(gzip.compress(bytes(10_000_000))), DatasetError, "f").read(2**31 + 1)
 
 
 def test_impossible_sizes_are_refused_before_unpacking():
     with pytest.raises(DatasetError, match="cut short"):
-        Gunzip(gzip.compress(b"abc"), DatasetError, "f").read(2**30)
+        Gunzip(io.BytesIO(gzip.compress(b"abc")), DatasetError, "f").read(2**30)
 
 
 def test_a_device_and_a_pipe_are_written_to_and_a_link_is_followed(tmp_path):

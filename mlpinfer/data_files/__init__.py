@@ -91,13 +91,17 @@ def open_rows(
     """
     paths = input_files(inputs)
     parts: list[Rows] = []
+    if invert and not any(map(_is_image, paths)):
+        raise DatasetError(f"{paths[0]}: expected PNG or JPEG images to invert, found none")
     for is_image, group in itertools.groupby(paths, _is_image):
         if is_image:
             from mlpinfer.data_files import images  # late: each format is imported where it is met
 
-            parts.append(images.ImageRows(list(group), _checked_side(side, paths[0]), invert))
+            parts.append(images.ImageRows(list(group), side, invert))
         else:
             parts.extend(_open(path, label_column) for path in group)
+    if label_column is not None and not any(part.y is not None for part in parts):
+        raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
     return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
 
 
@@ -150,8 +154,10 @@ def _read_labels(path: Path) -> npt.NDArray[Any]:
     if len(rows.shape) > 1:
         raise DatasetError(f"{os.fspath(path)}: expected labels, found images of shape {rows.shape}")
     labels = rows.read(0, rows.samples)
-    if labels.dtype == np.float64 and (labels == np.trunc(labels)).all():
-        labels = labels.astype(np.int64)  # CSV has but one kind of number
+    if labels.dtype == np.float64:  # CSV has but one kind of number
+        from mlpinfer.data_files.csv import as_labels
+
+        labels = as_labels(labels)
     return labels[:, 0] if rows.shape == (1,) else labels
 
 
@@ -161,7 +167,7 @@ def _expand(path: str) -> list[str]:
 
     if os.path.isdir(path):
         entries = sorted(entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
-        found = [entry for entry in entries if os.path.isfile(entry)]
+        found = [entry for entry in entries if not os.path.isdir(entry)]
     elif not os.path.lexists(path) and glob.has_magic(path):
         found = sorted(glob.glob(path))
     else:
@@ -191,9 +197,3 @@ def _open(path: str, label_column: str | int | None) -> Rows:
     if csv.is_text(begin):
         return csv.CsvRows(path, label_column)
     return idx.IdxRows(path)
-
-
-def _checked_side(side: int | None, path: str) -> int:
-    if side is None:
-        raise DatasetError(f"{path}: expected a network of square images for an image, found none")
-    return side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from mlpinfer.data_files.rows import Rows
 from mlpinfer.errors import DatasetError, quoted
 from mlpinfer.files import open_regular
+
+_MOST_CHARACTERS = 2**24
 
 
 class CsvRows(Rows):
@@ -35,12 +38,18 @@ class CsvRows(Rows):
     def __init__(self, path: str, label_column: str | int | None = None) -> None:
         self.name = self._path = path
         self._lines: Iterator[list[str]] = iter(())
+        self._lock = threading.Lock()  # of both
         self._next = 0  # number of the row that `_lines` gives next
         self._column: int | None = None
         first = next(self._records(), None)
         if first is None:
             raise DatasetError(f"{path}: expected rows of numbers, found none")
-        self._header = None if all(_is_number(cell) for cell in first) else first
+        words = [cell for cell in first if not _is_number(cell)]
+        if words and (len(words) < len(first) or not all(cell.strip() for cell in words)):
+            raise DatasetError(
+                f"{path}: row 1: expected numbers, or the names of all columns, found {quoted(words[0])}"
+            )
+        self._header = first if words else None
         self._column = self._find(label_column, len(first))
         self.shape = (len(first) - (self._column is not None),)
         self._width = len(first)
@@ -48,13 +57,17 @@ class CsvRows(Rows):
             self.samples = sum(1 for _ in self._rows())
         else:
             labels = (self._label(row, number) for number, row in enumerate(self._rows(), 1))
-            self.y = _as_labels(np.fromiter(labels, np.float64))
+            self.y = as_labels(np.fromiter(labels, np.float64))
             self.samples = len(self.y)
         if not self.samples:
             raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.float64]:
         """Return rows `begin` to `end`; quickest where they follow the last ones."""
+        with self._lock:
+            return self._read(begin, end)
+
+    def _read(self, begin: int, end: int) -> npt.NDArray[np.float64]:
         if begin < self._next or self._next == 0:
             self._lines, self._next = self._rows(), 0
         x = np.empty((end - begin, *self.shape))
@@ -64,6 +77,9 @@ class CsvRows(Rows):
                 x[self._next - 1 - begin] = self._numbers(row, self._next)
             if self._next == end:
                 break
+        else:
+            if begin < end:
+                raise DatasetError(f"{self._path}: changed while it was read, try again")
         return x
 
     def _records(self) -> Iterator[list[str]]:
@@ -71,7 +87,7 @@ class CsvRows(Rows):
         with open_regular(self._path, DatasetError) as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             try:
-                yield from (record for record in csv.reader(text, strict=True) if record)
+                yield from (record for record in csv.reader(_lines(text, self._path), strict=True) if record)
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DatasetError(f"{self._path}: expected CSV: {ascii(str(error))[1:-1][:100]}") from None
 
@@ -89,6 +105,8 @@ class CsvRows(Rows):
     def _numbers(self, record: list[str], number: int) -> list[float]:
         try:
             values = [float(cell) for cell in record]
+            if any("_" in cell for cell in record):
+                raise ValueError
         except ValueError:
             column = next(i for i, cell in enumerate(record) if not _is_number(cell))
             raise DatasetError(
@@ -119,17 +137,26 @@ class CsvRows(Rows):
         )
 
 
+def _lines(text: io.TextIOWrapper, path: str) -> Iterator[str]:
+    """Yield lines of a length that a row of numbers may have."""
+    while line := text.readline(_MOST_CHARACTERS + 1):
+        if len(line) > _MOST_CHARACTERS:
+            raise DatasetError(f"{path}: expected lines of at most {_MOST_CHARACTERS} characters, found more")
+        yield line
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
-def _as_labels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_labels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return whole numbers as integers."""
-    return values.astype(np.int64) if (values == np.trunc(values)).all() else values
+    whole = np.isfinite(values) & (np.abs(values) < 2**53) & (values == np.trunc(values))
+    return values.astype(np.int64) if whole.all() else values
 
 
 def is_text(begin: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import Gunzip, open_regular, read_file
+from mlpinfer.files import Gunzip, open_regular
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -38,46 +39,58 @@ class IdxRows(Rows):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = self._path = os.fspath(path)
         with open_regular(path, DatasetError) as file:
-            self.mapped = file.read(2) != _GZIP_MAGIC
+            self._plain = file.read(2) != _GZIP_MAGIC
             size = os.fstat(file.fileno()).st_size
+        self._lock = threading.Lock()  # of the place that has been unpacked to
         self._start()
         dtype, shape, offset = self._header
         self.samples, self.shape = shape[0], shape[1:]
         # Images of bytes are pixels.
         self.scale = PIXEL_SCALE if dtype == np.uint8 and len(shape) > 1 else None
         self._row_bytes = math.prod(self.shape) * dtype.itemsize
-        if self.mapped:
+        if self._plain:
             _check_length(self.name, size - offset, self.samples * self._row_bytes)
+            # Bytes need no other order: then a read is a view.
+            self.mapped = dtype.itemsize == 1
             self._x = np.memmap(self._path, dtype, "r", offset, shape)
 
     def _start(self) -> None:
         """Go to the first row."""
-        if self.mapped:
+        if self._plain:
             with open_regular(self._path, DatasetError) as file:
-                source: Gunzip | _Plain = _Plain(file.read(_MOST_HEADER), self.name)
+                self._source: Gunzip | _Plain = _Plain(file.read(_MOST_HEADER), self.name)
         else:
-            source = Gunzip(read_file(self._path, DatasetError), DatasetError, self.name)
-        self._source, self._next = source, 0
-        self._header = _read_header(source, self.name)
+            self._source = Gunzip(open_regular(self._path, DatasetError), DatasetError, self.name)
+        self._next = 0
+        self._header = _read_header(self._source, self.name)
 
     def read(self, begin: int, end: int) -> npt.NDArray[Any]:
         """Return rows `begin` to `end`, of the machine's byte order; quickest in order."""
         dtype = self._header[0]
-        if self.mapped:
+        if self._plain:
             x: npt.NDArray[Any] = self._x[begin:end]
         else:
-            if begin < self._next:
-                self._start()
-            while self._next < begin:
-                skipped = min(begin - self._next, max(1, _SKIP_BYTES // self._row_bytes))
-                self._source.read(skipped * self._row_bytes)
-                self._next += skipped
-            values = self._source.read((end - begin) * self._row_bytes)
-            self._next = end
-            if end == self.samples:
-                self._source.finish()
-            x = np.frombuffer(values, dtype).reshape(end - begin, *self.shape)
+            with self._lock:
+                x = self._unpack(begin, end)
         return x.astype(dtype.newbyteorder("="), copy=False)
+
+    def __del__(self) -> None:
+        if "_source" in vars(self):
+            self._source.close()
+
+    def _unpack(self, begin: int, end: int) -> npt.NDArray[Any]:
+        if begin < self._next:
+            self._source.close()
+            self._start()
+        while self._next < begin:
+            skipped = min(begin - self._next, max(1, _SKIP_BYTES // self._row_bytes))
+            self._source.read(skipped * self._row_bytes)
+            self._next += skipped
+        values = self._source.read((end - begin) * self._row_bytes)
+        self._next = end
+        if end == self.samples:
+            self._source.finish()
+        return np.frombuffer(values, self._header[0]).reshape(end - begin, *self.shape)
 
 
 def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -121,6 +134,9 @@ class _Plain:
 
     def finish(self) -> None:
         """The length is checked where the file is mapped."""
+
+    def close(self) -> None:
+        """There is no file."""
 
 
 def encode(array: npt.NDArray[Any]) -> bytes:

@@ -33,21 +33,24 @@ class ImageRows(Rows):
 
     scale = PIXEL_SCALE
 
-    def __init__(self, paths: Sequence[str], side: int, invert: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], side: int | None, invert: bool = False) -> None:
+        if side is None:
+            raise DatasetError(f"{paths[0]}: expected a network of square images for an image, found another")
         try:
             import PIL.Image  # noqa: F401
         except ImportError:
             raise DatasetError(f"{paths[0]}: images need Pillow: pip install 'mlpinfer[images]'") from None
-        self.name, self.paths, self._invert = paths[0], list(paths), invert
+        self.name, self.names, self._invert = paths[0], list(paths), invert
+        self._paths = self.names
         self._side = side
         self.samples, self.shape = len(paths), (side, side)
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
         """Return images `begin` to `end`."""
-        return np.stack([self._pixels(path) for path in self.paths[begin:end]])
+        return np.stack([self._pixels(path) for path in self._paths[begin:end]])
 
     def _pixels(self, path: str) -> npt.NDArray[np.uint8]:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         try:
             with warnings.catch_warnings():
@@ -55,7 +58,12 @@ class ImageRows(Rows):
                 with Image.open(path, formats=("PNG", "JPEG")) as image:
                     if image.width * image.height > _MOST_PIXELS:
                         raise DatasetError(f"{path}: expected at most {_MOST_PIXELS} pixels, found more")
-                    pixels = np.asarray(image.convert("L").resize((self._side, self._side)), np.uint8)
+                    upright = ImageOps.exif_transpose(image)
+                    if upright.has_transparency_data:  # on a ground of the other colour than the strokes
+                        ground = Image.new("RGBA", upright.size, "white" if self._invert else "black")
+                        upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+                    grey = upright.convert("L").resize((self._side, self._side))
+                    pixels = np.asarray(grey, np.uint8)
         except FileNotFoundError:
             raise
         except DatasetError:

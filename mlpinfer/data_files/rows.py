@@ -33,7 +33,11 @@ class Rows(abc.ABC):
     y : ndarray or None
         Labels, where the file has them.
     mapped : bool
-        Whether rows lie in a mapped file, and take no memory of this process.
+        Whether rows lie in a mapped file as they are read, and take no memory of this process.
+    breaks : tuple of int
+        Rows at which a span had better end: those at which a file ends.
+    names : sequence of str or None
+        The file of each row, of images.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Rows(abc.ABC):
     scale: float | None = None
     y: Array | None = None
     mapped: bool = False
+    breaks: tuple[int, ...] = ()
+    names: Sequence[str] | None = None
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> Array:
@@ -63,7 +69,10 @@ class ArrayRows(Rows):
         if x.ndim < 2 or x.size == 0:
             raise DatasetError(f"{name}: expected rows of features, (N, D), found shape {x.shape}")
         self.name, self._x, self.y, self.scale = name, x, y, scale
-        self.samples, self.shape, self.mapped = len(x), x.shape[1:], isinstance(x, np.memmap)
+        if y is not None and len(y) != len(x):
+            raise DatasetError(f"{name}: expected {len(x)} labels, one a row, found {len(y)}")
+        self.samples, self.shape = len(x), x.shape[1:]
+        self.mapped = isinstance(x, np.memmap) and x.flags.c_contiguous and x.dtype.isnative
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, as they are."""
@@ -78,16 +87,20 @@ class JoinedRows(Rows):
         for part in parts[1:]:
             if (part.shape, part.scale) != (first.shape, first.scale):
                 raise DatasetError(
-                    f"{part.name}: expected rows of shape {first.shape} with scale {first.scale}, as in "
-                    f"{first.name}, found {part.shape} with {part.scale}"
+                    f"{part.name}: expected rows of shape {first.shape} and scale {first.scale}, as in "
+                    f"{first.name}, found {part.shape} and {part.scale}"
                 )
         self.name, self.shape, self.scale = name, first.shape, first.scale
         self.mapped = all(part.mapped for part in parts)
         labels = [part.y for part in parts if part.y is not None]
+        if len({y.shape[1:] for y in labels}) > 1:
+            raise DatasetError(f"{name}: expected labels of one kind, found some of several columns")
         self.y = np.concatenate(labels) if len(labels) == len(parts) else None
         self._parts = parts
         self._starts = [0, *itertools.accumulate(part.samples for part in parts)]
-        self.samples = self._starts[-1]
+        self.samples, self.breaks = self._starts[-1], tuple(self._starts[1:-1])
+        if any(part.names for part in parts):
+            self.names = [name for part in parts for name in part.names or [part.name] * part.samples]
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, copied where they come from several sources."""
