@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import json
+import math
 import os
-import shutil
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,9 +25,14 @@ import numpy as np
 
 from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows, input_files, open_rows
-from mlpinfer.errors import InputError
+from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.files import write_whole
 from mlpinfer.predictor import Predictor
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = "mlpinfer.predictions/1"
 #: What a prediction may be, and the method that makes it.
@@ -34,25 +40,36 @@ VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_fun
 #: Rows of a task, where they lie in a mapped file; and bytes of them where they take memory.
 _TASK_ROWS = 1_000_000
 _TASK_BYTES = 64 * 1024**2
-_PLAN = "job.json"
+#: Files by which folders are known that were made here.
+PLAN, MANIFEST = "job.json", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Which rows: files, and how they are read. Small enough to travel with every task."""
+    """Which rows: files, folders and patterns as of `open_rows`, and how they are read."""
 
     paths: tuple[str, ...]
     side: int | None = None
     invert: bool = False
     label_column: str | int | None = None
 
+    def resolve(self) -> Inputs:
+        """Return the same files by their absolute names: what workers elsewhere have to find."""
+        paths = tuple(os.path.abspath(path) for path in input_files(self.paths))
+        return dataclasses.replace(self, paths=paths)
+
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """Return name, size and time of change (nanoseconds) of every file."""
+        status = ((path, os.stat(path)) for path in input_files(self.paths))
+        return tuple((path, found.st_size, found.st_mtime_ns) for path, found in status)
+
     def open(self) -> Rows:
-        """Open the files; errors as `mlpinfer.data_files.open_rows`."""
-        return _open(self)
+        """Open the files, or find them open from the last time; errors as `open_rows`."""
+        return _open(self, self.files())
 
 
 @functools.lru_cache(2)
-def _open(inputs: Inputs) -> Rows:
+def _open(inputs: Inputs, files: tuple[tuple[str, int, int], ...]) -> Rows:
     how = {"side": inputs.side, "invert": inputs.invert, "label_column": inputs.label_column}
     return open_rows(inputs.paths, **how)  # type: ignore[arg-type]
 
@@ -129,24 +146,27 @@ def split_job(
     Raises
     ------
     DatasetError
-        If the inputs cannot be read.
+        If the inputs cannot be read, or do not fit the network.
     InputError
-        If rows do not fit the network, or it has no such values.
+        If it has no such values, no scale is known for bytes, or the output is one of the inputs.
     """
-    rows, out = check_inputs(predictor, inputs, values), os.fspath(out).rstrip(os.sep)
+    inputs, out = inputs.resolve(), os.path.realpath(out)
+    rows = check_inputs(predictor, inputs, values)
+    if out in inputs.paths:
+        raise InputError(f"{out}: expected another name than that of an input")
     if rows_per_task is None:
-        row_bytes = 8 * predictor.n_features_in_
-        rows_per_task = _TASK_ROWS if rows.mapped else min(_TASK_ROWS, _TASK_BYTES // row_bytes)
+        out_bytes = 8 * (1 if values == "labels" else max(2, predictor.network.sizes[-1]))
+        in_bytes = 0 if rows.mapped else 8 * predictor.n_features_in_
+        rows_per_task = min(_TASK_ROWS, _TASK_BYTES // (in_bytes + out_bytes))
     unit = max(1, rows_per_task // predictor.batch_size) * predictor.batch_size
-    starts = range(0, rows.samples, unit)
-    digits = len(str(len(starts) - 1))
-
-    def task(number: int, begin: int) -> Task:
-        path = os.path.join(_folder(out), f"part-{number:0{digits}}.npy")
-        return Task(inputs, begin, min(begin + unit, rows.samples), values, path)
-
+    # Tasks end where files end, so that mapped rows need not be copied to stand together.
+    files = itertools.pairwise((0, *rows.breaks, rows.samples))
+    spans = [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
+    digits = len(str(len(spans) - 1))
+    names = (os.path.join(_folder(out), f"part-{number:0{digits}}.npy") for number in range(len(spans)))
+    tasks = tuple(Task(inputs, *span, values, name) for span, name in zip(spans, names, strict=True))
     description = _describe(predictor, inputs, rows) | {"values": values, "rows_per_task": unit}
-    return Job(out, tuple(task(*numbered) for numbered in enumerate(starts)), description)
+    return Job(out, tasks, description)
 
 
 def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
@@ -158,24 +178,22 @@ def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
     rows = inputs.open()
-    if int(np.prod(rows.shape)) != predictor.n_features_in_:
-        raise InputError(
+    if math.prod(rows.shape) != predictor.n_features_in_:
+        raise DatasetError(
             f"{rows.name}: expected rows of {predictor.n_features_in_} features, found shape {rows.shape}"
         )
+    if predictor.scale is None and rows.read(0, 1).dtype == np.uint8:
+        raise InputError(f"{rows.name}: uint8 rows and no known scale: give 1/255 for pixels, or 1")
     return rows
 
 
 def _describe(predictor: Predictor, inputs: Inputs, rows: Rows) -> dict[str, Any]:
-    def file(path: str) -> list[Any]:
-        status = os.stat(path)
-        return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-
     return {
         "schema": SCHEMA,
         "mlpinfer": VERSION,
         "numpy": np.__version__,
         "network": predictor.network.sha256,
-        "inputs": [file(path) for path in input_files(inputs.paths)],
+        "inputs": [list(file) for file in inputs.files()],
         "reading": {key: value for key, value in dataclasses.asdict(inputs).items() if key != "paths"},
         "rows": rows.samples,
         "scale": predictor.scale,
@@ -261,36 +279,68 @@ def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task,
     InputError
         As `run_job`.
     """
-    plan = os.path.join(job.folder, _PLAN)
-    if os.path.lexists(job.folder) and not is_ours(job.folder, _PLAN):
+    plan = os.path.join(job.folder, PLAN)
+    if os.path.lexists(job.folder) and not is_ours(job.folder, PLAN):
         raise InputError(f"{job.folder}: expected a free name, found something else; move it away")
-    if os.path.exists(plan):
-        if resume:
-            _check_same(job, plan)
-            return _receipts(job)
-        if not overwrite:
-            raise InputError(f"{job.folder}: an unfinished run is there; use --resume or --overwrite")
+    begun = os.path.exists(plan) and any(name.startswith("part-") for name in os.listdir(job.folder))
+    if begun and resume:
+        _check_same(job, plan)
+        return _receipts(job)
+    if begun and not overwrite:
+        raise InputError(f"{job.folder}: an unfinished run is there; use --resume or --overwrite")
     if os.path.lexists(job.out):
         if not overwrite:
             raise InputError(f"{job.out}: expected a free name, found something; use --overwrite")
-        if os.path.isdir(job.out) and not is_ours(job.out, "manifest.json"):
-            raise InputError(f"{job.out}: expected predictions to overwrite, found another folder")
-    if os.path.lexists(job.folder):
-        shutil.rmtree(job.folder)
+        to_folder = not os.path.splitext(job.out)[1]
+        if not (is_ours(job.out, MANIFEST) if to_folder else os.path.isfile(job.out)):
+            raise InputError(f"{job.out}: expected predictions to overwrite, found something else")
+    remove(job.folder, PLAN)
     os.mkdir(job.folder)
     with write_whole(plan) as file:
         file.write(json.dumps(job.description, indent=1).encode())
     return {}
 
 
+def remove(folder: str, mark: str) -> None:
+    """Remove a folder that was made here, its `mark` last: as long as anything is left, it is known."""
+    if not os.path.isdir(folder):
+        return
+    for name in sorted(os.listdir(folder), key=lambda name: name == mark):
+        os.unlink(os.path.join(folder, name))
+    os.rmdir(folder)
+
+
+@contextmanager
+def alone(job: Job) -> Iterator[None]:
+    """Keep every other run of the same output away: two would write each other's parts.
+
+    Raises
+    ------
+    InputError
+        If another run is at it.
+    """
+    path = os.path.join(os.path.dirname(job.out), f".{os.path.basename(job.out)}.lock")
+    with open(path, "ab") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(path)  # or the other run has just ended, and taken its lock away
+        except OSError:
+            raise InputError(f"{job.out}: expected no other run, found one that is writing it") from None
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+
 def is_ours(folder: str, name: str) -> bool:
     """Tell whether a file of that name says that the folder was made here, and may be removed here."""
     with suppress(OSError, ValueError, AttributeError), open(os.path.join(folder, name), "rb") as file:
         return bool(json.load(file).get("schema") == SCHEMA)
-    if name != _PLAN or os.path.islink(folder) or not os.path.isdir(folder):
+    if os.path.islink(folder) or not os.path.isdir(folder):
         return False
-    # Killed before its plan was written: nothing else is in it.
-    return all(entry.startswith(f".{_PLAN}.") for entry in os.listdir(folder))
+    # Killed before its first file was written, or behind the removal of its last.
+    return all(entry.startswith(f".{name}.") for entry in os.listdir(folder))
 
 
 def _check_same(job: Job, plan: str) -> None:
@@ -308,7 +358,12 @@ def _receipts(job: Job) -> dict[Task, Receipt]:
         # Whatever is wrong with a part or its receipt: the task is run again.
         with suppress(OSError, ValueError, TypeError), open(_receipt_path(task), "rb") as file:
             receipt = Receipt(**json.load(file))
-            data = np.memmap(task.path, np.uint8, "r")
-            if (len(data), zlib.crc32(data.data)) == (receipt.bytes, receipt.crc32):
+            if is_whole(task.path, receipt):
                 done[task] = receipt
     return done
+
+
+def is_whole(path: str, receipt: Receipt) -> bool:
+    """Tell whether a part is as its receipt says."""
+    data = np.memmap(path, np.uint8, "r")
+    return (len(data), zlib.crc32(data.data)) == (receipt.bytes, receipt.crc32)

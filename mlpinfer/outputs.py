@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from mlpinfer.data_files.npy import map_npy
 from mlpinfer.errors import InputError
 from mlpinfer.files import write_whole
-from mlpinfer.jobs import Job, Receipt
+from mlpinfer.jobs import MANIFEST, PLAN, Job, Receipt, is_whole, remove
 
-_PIECE_ROWS = 16_384
+_PIECE_VALUES = 131_072
 Array = npt.NDArray[Any]
 
 
@@ -33,7 +33,9 @@ def check_out(out: str) -> None:
         raise InputError(
             f"{out}: expected a file ending in {', '.join(_FORMATS)}, or a folder, found {suffix}"
         )
-    parent = os.path.dirname(os.path.abspath(out))
+    if not out.strip(os.sep) or out == "-":
+        raise InputError(f"{out!a}: expected the name of a file or a folder to write")
+    parent = os.path.dirname(os.path.abspath(out.rstrip(os.sep)))
     if not os.path.isdir(parent):
         raise InputError(f"{out}: expected a folder {parent} to write in, found none")
 
@@ -49,6 +51,9 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     OSError
         If the output cannot be written; the parts stay.
     """
+    for task, receipt in zip(job.tasks, receipts, strict=True):
+        if not is_whole(task.path, receipt):
+            raise OSError(f"{task.path}: changed since it was written; --resume computes it again")
     encode = _FORMATS.get(os.path.splitext(job.out)[1])
     if encode is None:
         _finish_folder(job, receipts)
@@ -58,17 +63,16 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
         for chunk in encode(job, _Parts(job, receipts)):
             file.write(chunk)
     os.replace(whole, job.out)
-    shutil.rmtree(job.folder)
+    remove(job.folder, PLAN)
 
 
 def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
     manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
-    with write_whole(os.path.join(job.folder, "manifest.json")) as file:
+    with write_whole(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    if os.path.isdir(job.out):
-        shutil.rmtree(job.out)  # `run_job` has seen that it may be overwritten
+    remove(job.out, MANIFEST)  # `run_job` has seen that it may be overwritten
     os.replace(job.folder, job.out)
-    keep = {"manifest.json", *(receipt.file for receipt in receipts)}
+    keep = {MANIFEST, *(receipt.file for receipt in receipts)}
     for name in os.listdir(job.out):
         if name not in keep:
             os.unlink(os.path.join(job.out, name))
@@ -85,8 +89,9 @@ class _Parts:
     def __iter__(self) -> Iterator[Array]:
         for path in self._paths:
             part = map_npy(path)
-            for at in range(0, len(part), _PIECE_ROWS):
-                yield part[at : at + _PIECE_ROWS]
+            rows = max(1, _PIECE_VALUES // max(1, math.prod(part.shape[1:])))
+            for at in range(0, len(part), rows):
+                yield part[at : at + rows]
 
 
 def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:

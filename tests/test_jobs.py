@@ -1,5 +1,6 @@
 """Predictions to disk: in tasks, whole or not at all, and gone on with after whatever stopped them."""
 
+import gzip
 import json
 import os
 import pickle
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from mlpinfer import InputError, Network, Predictor, jobs, outputs
+from mlpinfer import DatasetError, InputError, Network, Predictor, jobs, outputs
+from mlpinfer.data_files import idx
 from mlpinfer.jobs import Inputs, run_job, split_job
 
 
@@ -202,13 +205,86 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, monkeypatch, out, message)
 
 def test_rows_and_values_must_fit(predictor, rows, tmp_path):
     np.save(tmp_path / "narrow.npy", np.ones((3, 4)))
-    with pytest.raises(InputError, match=r"narrow.npy: expected rows of 784 features, found shape \(4,\)"):
+    with pytest.raises(DatasetError, match=r"narrow.npy: expected rows of 784 features, found shape \(4,\)"):
         split_job(predictor, Inputs((str(tmp_path / "narrow.npy"),)), tmp_path / "out")
     with pytest.raises(InputError, match="values: expected labels, proba, logits"):
         split_job(predictor, Inputs((str(rows),)), tmp_path / "out", "classes")
     regression = Predictor(Network.random([784, 2], head="identity"), scale=1)
     with pytest.raises(InputError, match="identity head"):
         split_job(regression, Inputs((str(rows),)), tmp_path / "out", "proba")
+
+
+def test_no_two_runs_write_one_output(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    with jobs.alone(job):
+        with (
+            pytest.raises(InputError, match="expected no other run, found one that is writing it"),
+            jobs.alone(job),
+        ):
+            pass
+        outputs.finish(job, run_job(predictor, job))
+    with jobs.alone(job):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
+
+
+def test_a_part_that_was_changed_is_not_taken(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    receipts = run_job(predictor, job)
+    with open(job.tasks[2].path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    with pytest.raises(OSError, match="changed since it was written; --resume"):
+        outputs.finish(job, receipts)
+    outputs.finish(job, run_job(predictor, job, resume=True))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(np.load(rows)))
+
+
+def test_inputs_that_were_replaced_are_read_anew(predictor, tmp_path, mnist):
+    for n in (50, 80):
+        np.save(tmp_path / "rows.npy", mnist[0][:n])
+        predict(predictor, tmp_path / "rows.npy", tmp_path / "out.npy", overwrite=True)
+        assert len(np.load(tmp_path / "out.npy")) == n
+
+
+@pytest.mark.parametrize("kind", ["csv", "gz"])
+def test_tasks_of_a_stream_may_run_in_threads_and_in_any_order(predictor, tmp_path, mnist, kind):
+    path = tmp_path / f"rows.{kind}"
+    if kind == "csv":
+        np.savetxt(path, mnist[0][:400], fmt="%d", delimiter=",")
+    else:
+        path.write_bytes(gzip.compress(idx.encode(mnist[0][:400])))
+    job = split_job(predictor, Inputs((str(path),)), tmp_path / "out.npy", rows_per_task=50)
+    os.mkdir(job.folder)
+    with ThreadPoolExecutor(4) as pool:
+        backwards = list(pool.map(lambda task: jobs.run_task(predictor, task), job.tasks[::-1]))
+    outputs.finish(job, backwards[::-1])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(mnist[0][:400]))
+
+
+def test_tasks_end_where_files_end(predictor, tmp_path, mnist):
+    for name, n in (("a", 130), ("b", 70)):
+        np.save(tmp_path / f"{name}.npy", mnist[0][:n])
+    job = split_job(predictor, Inputs((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=100)
+    assert [(task.begin, task.end) for task in job.tasks] == [(0, 100), (100, 130), (130, 200)]
+    outputs.finish(job, run_job(predictor, job))
+
+
+def test_a_first_mistake_leaves_nothing_behind(run, tmp_path, mnist):
+    np.save(tmp_path / "rows.npy", mnist[0][:50])
+    refused = run("predict", "rows.npy", "--out", "out.npy")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert os.listdir(tmp_path) == ["rows.npy"]
+    assert run("predict", "rows.npy", "--out", "out.npy", "--scale", "1/255").returncode == 0
+    again = run("predict", "rows.npy", "--out", "out.npy", "--scale", "1/255", "--resume")
+    assert (again.returncode, "nothing to do" in again.stderr) == (0, True)
+    for out in ("rows.npy", "-", ""):
+        assert run("predict", "rows.npy", "--scale", "1/255", "--overwrite", "--out", out).returncode == 2
+    (tmp_path / "plain").write_text("mine")
+    assert run("predict", "rows.npy", "--scale", "1/255", "--overwrite", "--out", "plain").returncode == 2
+    (tmp_path / "link.npy").symlink_to("out.npy")
+    assert run("predict", "rows.npy", "--scale", "1/255", "--overwrite", "--out", "link.npy").returncode == 0
+    assert (tmp_path / "link.npy").is_symlink()
 
 
 def command(*args):
@@ -301,13 +377,33 @@ main(["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy", "--dask", "
     assert "pip install 'mlpinfer[dask]'" in done.stderr
 
 
-@pytest.mark.slow
-def test_memory_is_bounded(run, tmp_path, mnist):
-    """Rows that depend on their number, two million of them: none swapped, and little private memory."""
-    file = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.uint8, (2_000_000, 784))
-    for begin in range(0, len(file), 10_000):
+def _rows_that_know_their_number(path, mnist, rows):
+    file = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, 784))
+    for begin in range(0, rows, 10_000):
         file[begin : begin + 10_000] = np.roll(mnist[0], begin // 10_000, axis=0)
-    del file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["npy", "several", "fortran", "gz", "idx"])
+def test_memory_is_bounded(tmp_path, mnist, kind):
+    """Rows that depend on their number: none swapped, and little private memory."""
+    rows = 2_000_000 if kind == "npy" else 600_000
+    inputs = ["rows.npy"]
+    if kind in ("npy", "several", "fortran"):
+        _rows_that_know_their_number(tmp_path / "rows.npy", mnist, rows if kind == "npy" else 300_000)
+    if kind == "several":
+        (tmp_path / "more.npy").hardlink_to(tmp_path / "rows.npy")
+        inputs = ["rows.npy", "more.npy"]
+    if kind == "fortran":
+        mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+        copy = np.lib.format.open_memmap(tmp_path / "f.npy", "w+", np.uint8, mapped.shape, True)
+        copy[:] = mapped
+        inputs = ["f.npy", "rows.npy"]
+    if kind in ("gz", "idx"):
+        dtype = np.uint8 if kind == "gz" else np.float32
+        data = idx.encode(np.tile(mnist[0].astype(dtype), (rows // 10_000 // (1 if kind == "gz" else 4), 1)))
+        (tmp_path / "rows.npy").write_bytes(gzip.compress(data, 1) if kind == "gz" else data)
+        del data
     code = """
 import re, sys, threading, time
 from mlpinfer.cli import main
@@ -319,17 +415,17 @@ def watch():
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
 try:
-    main(["predict", "rows.npy", "--scale", "1/255", "--values", "proba", "--out", "out.npy"])
+    main(["predict", *sys.argv[1:], "--scale", "1/255", "--values", "proba", "--out", "out.npy"])
 except SystemExit as done:
     print(most)
     sys.exit(done.code)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, *inputs]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 200_000  # kB
-    labels = np.load(tmp_path / "out.npy", mmap_mode="r").argmax(axis=1).reshape(200, 10_000)
+    assert int(done.stdout) < 200_000, done.stdout  # kB
+    labels = np.load(tmp_path / "out.npy", mmap_mode="r").argmax(axis=1).reshape(-1, 10_000)
     for i, part in enumerate(labels):
-        np.testing.assert_array_equal(part, np.roll(labels[0], i))
+        turned = 0 if kind in ("gz", "idx") else i % 30 if kind != "npy" else i
+        np.testing.assert_array_equal(part, np.roll(labels[0], turned))

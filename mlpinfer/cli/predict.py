@@ -87,6 +87,8 @@ def command(
     size, memory stays bounded, nothing appears under the final name until it is whole, and a run that
     was stopped goes on with --resume.
     """
+    import numpy as np
+
     from mlpinfer import jobs, outputs
     from mlpinfer.predictor import Predictor
 
@@ -99,10 +101,8 @@ def command(
         raise click.UsageError("expected --resume or --overwrite, found both")
     if out is not None:
         outputs.check_out(out)
-        out = os.path.abspath(out) if cluster else out
     network = options.load_network(weights, hidden, head, layout)
-    paths = tuple(os.path.abspath(path) for path in inputs) if cluster else inputs
-    chosen = jobs.Inputs(paths, network.image_side, invert, label_column)
+    chosen = jobs.Inputs(inputs, network.image_side, invert, label_column)
     with options.missing_is_data_error():
         rows = chosen.open()
     scales = (scale, network.scale, rows.scale)
@@ -112,11 +112,16 @@ def command(
         network, device, batch_size, threads or (1 if cluster else None), precision, known, threshold
     )
     if out is None:
-        _print(predictor, chosen, values)
+        with np.errstate(all="ignore"):
+            _print(predictor, chosen, values)
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
+    if resume and os.path.lexists(job.out) and not os.path.lexists(job.folder):
+        click.echo(f"note: {out} is there, and no unfinished run: nothing to do", err=True)
+        return
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    with _progress(job.rows) as progress:
+    # Infinities and NaN are in the values, not on stderr.
+    with jobs.alone(job), _progress(job.rows) as progress, np.errstate(all="ignore"):
         if cluster:
             from mlpinfer.cluster import connect, run_job
 
@@ -125,14 +130,13 @@ def command(
                 receipts = run_job(predictor, job, progress=progress, **how)
         else:
             receipts = jobs.run_job(predictor, job, progress=progress, **how)
-    outputs.finish(job, receipts)
+        outputs.finish(job, receipts)
 
 
 def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
     from mlpinfer import jobs, outputs
 
     rows = jobs.check_inputs(predictor, inputs, values)
-    names = getattr(rows, "paths", None)
     labels = values == "labels" and predictor.network.head != "identity"
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
@@ -143,7 +147,7 @@ def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
             for line, label, probabilities in zip(columns, y.tolist(), p, strict=True):
                 line.append(f"{probabilities[label]:.4f}")
         for i, line in enumerate(columns):
-            click.echo("\t".join([*line, names[begin + i]] if names else line))
+            click.echo("\t".join([*line, ascii(rows.names[begin + i])[1:-1]] if rows.names else line))
 
 
 @contextlib.contextmanager
