@@ -95,13 +95,25 @@ def run_job(
         progress(receipt.rows)
     missing = [task for task in job.tasks if task not in done]
     _check_workers(client, job, min_workers)
-    failed: list[tuple[Task, str]] = []
-    for task, outcome in _outcomes(client, predictor, missing, retries):
-        if isinstance(outcome, Receipt):
-            done[task] = outcome
-            progress(outcome.rows)
-        else:
-            failed.append((task, outcome))
+
+    def attempt(tasks: list[Task]) -> list[tuple[Task, str]]:
+        """Run tasks, and return those that failed."""
+        failed = []
+        for task, outcome in _outcomes(client, predictor, tasks, retries):
+            if isinstance(outcome, Receipt):
+                done[task] = outcome
+                progress(outcome.rows)
+            else:
+                failed.append((task, outcome))
+        return failed
+
+    failed = attempt(missing)
+    # Dask blames a worker's death on all tasks that it had been given: alone, each shows what it does.
+    failed = [
+        outcome
+        for task, why in failed
+        for outcome in (attempt([task]) if why.startswith("KilledWorker") else [(task, why)])
+    ]
     if failed:
         rows = ", ".join(f"{task.begin} to {task.end}" for task, _ in failed[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
