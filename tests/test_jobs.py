@@ -81,7 +81,8 @@ def test_values_that_are_not_finite(tmp_path):
     network = Network.from_arrays([[[1.0, 2.0]]], [[0.0, 0.0]], head="identity")
     np.save(tmp_path / "rows.npy", np.array([[np.nan], [np.inf], [-np.inf], [1.5]]))
     for name in ("out.csv", "out.jsonl"):
-        predict(Predictor(network), tmp_path / "rows.npy", tmp_path / name)
+        with np.errstate(invalid="ignore"):
+            predict(Predictor(network), tmp_path / "rows.npy", tmp_path / name)
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "value_0,value_1",
         "nan,nan",
