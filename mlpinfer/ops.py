@@ -122,10 +122,16 @@ def canonical(name: str) -> str:
     raise ValueError(f"expected an activation ({known}, leaky_relu(SLOPE)), found {ascii(name)[:60]}")
 
 
+def slope_of(name: str) -> float | None:
+    """Return the slope in the name of a leaky ReLU, None for the others; errors as `canonical`."""
+    leaky = _LEAKY.fullmatch(canonical(name))
+    return float(leaky[1]) if leaky else None
+
+
 @functools.lru_cache(64)
 def activation(name: str) -> Activation:
     """Return the function of an activation's name; errors as `canonical`."""
-    leaky = _LEAKY.fullmatch(canonical(name))
-    if leaky:
-        return functools.partial(leaky_relu, slope=float(leaky[1] or 0.01))
+    slope = slope_of(name)
+    if slope is not None:
+        return functools.partial(leaky_relu, slope=slope)
     return {**HIDDEN, **HEADS}[name]

@@ -162,8 +162,7 @@ class Streamer:
     def _chunks(self, rows: int, row_bytes: int) -> Tiles:
         """Cut rows into chunks."""
         self._chunk_rows = most = max(1, min(self._most_rows, _CHUNK_BYTES // max(1, row_bytes)))
-        unit = self._batch_size * max(1, most // self._batch_size)
-        return Tiles(rows, unit, min(unit, most))
+        return Tiles.of_batches(rows, self._batch_size, most)
 
     def _take_ring(self) -> list[Lane]:
         """Return lanes that nobody else uses; the caller gives them back to `_free`."""

@@ -35,6 +35,12 @@ class Tiles:
         self._in_batch = -(-batch_size // tile_rows)
         self._in_tail = -(-self._tail // tile_rows)
 
+    @classmethod
+    def of_batches(cls, rows: int, batch_size: int, most: int) -> Tiles:
+        """Cut rows into tiles of up to `most` rows: whole batches, or parts of one that is larger."""
+        unit = batch_size * max(1, most // batch_size)
+        return cls(rows, unit, min(unit, most))
+
     def __len__(self) -> int:
         return self._full * self._in_batch + self._in_tail
 

@@ -14,6 +14,7 @@ import cupyx
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer import ops
 from mlpinfer.errors import DeviceError, DeviceMemoryError
 
 
@@ -152,7 +153,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 @functools.cache
 def _bias_and(activation: str) -> Any:
     """Return the kernel that writes ``activation(z + b)``; one launch, where NumPy's way would take two."""
-    leaky = re.fullmatch(r"leaky_relu\((.*)\)", activation)
-    value = f"v > 0 ? v : v * T({leaky[1]})" if leaky else _ACTIVATIONS[activation]
+    slope = ops.slope_of(activation)
+    value = _ACTIVATIONS[activation] if slope is None else f"v > 0 ? v : v * T({slope!r})"
     name = "bias_and_" + (re.sub(r"\W", "_", activation))
     return cupy.ElementwiseKernel("T z, T b", "T out", f"T v = z + b; out = {value};", name)

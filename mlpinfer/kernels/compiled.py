@@ -7,7 +7,6 @@ goes through products blocked in registers, as do the other layers.
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -29,7 +28,6 @@ _WORK_PER_ROW = 2_000
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 #: Reused, because a call on one row takes three microseconds in all.
 _NOTHING = nullcontext()
-_LEAKY = re.compile(r"leaky_relu\((.*)\)")
 
 
 def fits(folded: Network) -> bool:
@@ -70,13 +68,12 @@ class CompiledEvaluator:
         self.name = f"compiled {instruction_set}"
         self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
         most = max(1, _WORK_PER_CALL // self._row_work)
-        # A call takes whole batches, or part of one.
-        self._unit = batch_size * max(1, most // batch_size)
-        self.call_rows = min(self._unit, most)
+        self._most = most
+        self.call_rows = self.tiles(0).most_rows
 
     def tiles(self, rows: int) -> Tiles:
         """Cut rows into those of each call."""
-        return Tiles(rows, self._unit, self.call_rows)
+        return Tiles.of_batches(rows, self._batch_size, self._most)
 
     def useful_workers(self, rows: int) -> int:
         """Return how many threads pay for so many rows."""
@@ -114,7 +111,7 @@ def _rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _activation(_cpu: Any, name: str) -> tuple[int, float]:
-    leaky = _LEAKY.fullmatch(name := ops.canonical(name))
-    if leaky:
-        return _cpu.LEAKY_RELU, float(leaky[1])
+    slope = ops.slope_of(name)
+    if slope is not None:
+        return _cpu.LEAKY_RELU, slope
     return {"identity": _cpu.IDENTITY, "relu": _cpu.RELU, "tanh": _cpu.TANH}[name], 0.0
