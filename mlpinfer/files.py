@@ -195,6 +195,17 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refuse: type
     return data
 
 
+def move(source: str, target: str) -> None:
+    """Rename a file or a folder, so that the new name outlives a power cut."""
+    os.replace(source, target)
+    with suppress(OSError):  # not every system can open a folder, nor every file system flush it
+        folder = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 @contextmanager
 def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole or not at all.
@@ -221,7 +232,7 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(temporary, target)
+                move(temporary, target)
             except BaseException:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)

@@ -9,7 +9,6 @@ was killed goes on with what is missing.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import itertools
 import json
@@ -24,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlpinfer._version import VERSION
-from mlpinfer.data_files import Rows, input_files, open_rows
+from mlpinfer.data_files import Rows
+from mlpinfer.data_files.inputs import Inputs
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.files import write_whole
 from mlpinfer.predictor import Predictor
@@ -42,36 +42,6 @@ _TASK_ROWS = 1_000_000
 _TASK_BYTES = 64 * 1024**2
 #: Files by which folders are known that were made here.
 PLAN, MANIFEST = "job.json", "manifest.json"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Which rows: files, folders and patterns as of `open_rows`, and how they are read."""
-
-    paths: tuple[str, ...]
-    side: int | None = None
-    invert: bool = False
-    label_column: str | int | None = None
-
-    def resolve(self) -> Inputs:
-        """Return the same files by their absolute names: what workers elsewhere have to find."""
-        paths = tuple(os.path.abspath(path) for path in input_files(self.paths))
-        return dataclasses.replace(self, paths=paths)
-
-    def files(self) -> tuple[tuple[str, int, int], ...]:
-        """Return name, size and time of change (nanoseconds) of every file."""
-        status = ((path, os.stat(path)) for path in input_files(self.paths))
-        return tuple((path, found.st_size, found.st_mtime_ns) for path, found in status)
-
-    def open(self) -> Rows:
-        """Open the files, or find them open from the last time; errors as `open_rows`."""
-        return _open(self, self.files())
-
-
-@functools.lru_cache(2)
-def _open(inputs: Inputs, files: tuple[tuple[str, int, int], ...]) -> Rows:
-    how = {"side": inputs.side, "invert": inputs.invert, "label_column": inputs.label_column}
-    return open_rows(inputs.paths, **how)  # type: ignore[arg-type]
 
 
 class Task(NamedTuple):
@@ -154,6 +124,18 @@ def split_job(
     rows = check_inputs(predictor, inputs, values)
     if out in inputs.paths:
         raise InputError(f"{out}: expected another name than that of an input")
+    unit, spans = cut(predictor, rows, values, rows_per_task)
+    digits = len(str(len(spans) - 1))
+    names = (os.path.join(_folder(out), f"part-{number:0{digits}}.npy") for number in range(len(spans)))
+    tasks = tuple(Task(inputs, *span, values, name) for span, name in zip(spans, names, strict=True))
+    description = _describe(predictor, inputs, rows) | {"values": values, "rows_per_task": unit}
+    return Job(out, tasks, description)
+
+
+def cut(
+    predictor: Predictor, rows: Rows, values: str, rows_per_task: int | None = None
+) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many rows a task has, whole batches, and where each begins and ends."""
     if rows_per_task is None:
         out_bytes = 8 * (1 if values == "labels" else max(2, predictor.network.sizes[-1]))
         in_bytes = 0 if rows.mapped else 8 * predictor.n_features_in_
@@ -161,12 +143,7 @@ def split_job(
     unit = max(1, rows_per_task // predictor.batch_size) * predictor.batch_size
     # Tasks end where files end, so that mapped rows need not be copied to stand together.
     files = itertools.pairwise((0, *rows.breaks, rows.samples))
-    spans = [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
-    digits = len(str(len(spans) - 1))
-    names = (os.path.join(_folder(out), f"part-{number:0{digits}}.npy") for number in range(len(spans)))
-    tasks = tuple(Task(inputs, *span, values, name) for span, name in zip(spans, names, strict=True))
-    description = _describe(predictor, inputs, rows) | {"values": values, "rows_per_task": unit}
-    return Job(out, tasks, description)
+    return unit, [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
 
 
 def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:

@@ -6,6 +6,7 @@ cross-entropy, NLL), precision and recall are 0 where nothing was predicted or n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,16 +46,84 @@ class RegressionMetrics(NamedTuple):
     r2: float
 
 
-def classification(confusion: Labels, log_loss: float) -> ClassificationMetrics:
-    """Judge a classifier by its confusion matrix, shape (K, K), true labels in rows."""
-    hits = int(np.trace(confusion))
-    return ClassificationMetrics(
-        accuracy=hits / int(confusion.sum()),
-        n_correct=hits,
-        log_loss=log_loss,
-        per_class=_per_class(confusion),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-    )
+@dataclass(frozen=True, eq=False)
+class LabelTally:
+    """What is known of a classifier after some rows; those of other rows can be added.
+
+    Attributes
+    ----------
+    confusion : ndarray, shape (K, K), int64
+        Rows by true (outer) and predicted label.
+    loss : float
+        Sum of the rows' log losses.
+    """
+
+    confusion: Labels
+    loss: float
+
+    def __add__(self, other: LabelTally) -> LabelTally:
+        return LabelTally(self.confusion + other.confusion, self.loss + other.loss)
+
+    def result(self) -> ClassificationMetrics:
+        """Judge all rows that were counted."""
+        hits, rows = int(np.trace(self.confusion)), int(self.confusion.sum())
+        return ClassificationMetrics(
+            accuracy=hits / rows,
+            n_correct=hits,
+            log_loss=self.loss / rows,
+            per_class=_per_class(self.confusion),
+            confusion=tuple(tuple(row) for row in self.confusion.tolist()),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ValueTally:
+    """What is known of predicted values after some rows; those of other rows can be added.
+
+    Attributes
+    ----------
+    rows : int
+    squared, absolute : ndarray, shape (K,), float64
+        Sums of ``(t - y)^2`` and of ``|t - y|``.
+    mean, spread : ndarray, shape (K,), float64
+        Of the true values: the mean, and the sum of squared differences from it.
+    """
+
+    rows: int
+    squared: Floats
+    absolute: Floats
+    mean: Floats
+    spread: Floats
+
+    @classmethod
+    def of(cls, truth: Floats, predicted: Floats) -> ValueTally:
+        """Compare values, shape (N, K) both."""
+        t, residual = truth.astype(np.float64), truth.astype(np.float64) - predicted
+        mean = t.mean(axis=0)
+        squared, absolute = (residual**2).sum(axis=0), np.abs(residual).sum(axis=0)
+        return cls(len(t), squared, absolute, mean, ((t - mean) ** 2).sum(axis=0))
+
+    def __add__(self, other: ValueTally) -> ValueTally:
+        # Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances.
+        rows, apart = self.rows + other.rows, other.mean - self.mean
+        return ValueTally(
+            rows,
+            self.squared + other.squared,
+            self.absolute + other.absolute,
+            self.mean + apart * (other.rows / rows),
+            self.spread + other.spread + apart**2 * (self.rows * other.rows / rows),
+        )
+
+    def result(self) -> RegressionMetrics:
+        """Judge all rows that were counted."""
+        # A constant truth has no variance to explain: 1 if it was met exactly, else 0.
+        varies = self.spread > 0
+        r2 = np.where(varies, 1 - self.squared / np.where(varies, self.spread, 1), self.squared == 0)
+        mse, mae = (float(sums.mean() / self.rows) for sums in (self.squared, self.absolute))
+        return RegressionMetrics(mse, mae, float(r2.mean()))
+
+
+Tally = LabelTally | ValueTally
 
 
 def confusion_matrix(truth: Labels, predicted: Labels, classes: int) -> Labels:
@@ -87,18 +156,6 @@ def log_losses(truth: Labels, logits: Floats) -> Floats:
         normalizer = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
         losses: Floats = normalizer - z[np.arange(len(z)), truth]
     return losses
-
-
-def regression(truth: Floats, predicted: Floats) -> RegressionMetrics:
-    """Compare values, shape (N, K) both."""
-    t, y = truth.astype(np.float64), predicted.astype(np.float64)
-    residual = ((t - y) ** 2).sum(axis=0)
-    total = ((t - t.mean(axis=0)) ** 2).sum(axis=0)
-    # A constant truth has no variance to explain: 1 if it was met exactly, else 0.
-    r2 = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), residual == 0)
-    return RegressionMetrics(
-        mse=float(((t - y) ** 2).mean()), mae=float(np.abs(t - y).mean()), r2=float(r2.mean())
-    )
 
 
 def as_labels(y: npt.NDArray[Any], classes: int) -> Labels:

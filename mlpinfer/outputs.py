@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.npy import map_npy
 from mlpinfer.errors import InputError
-from mlpinfer.files import write_whole
+from mlpinfer.files import move, write_whole
 from mlpinfer.jobs import MANIFEST, PLAN, Job, Receipt, is_whole, remove
 
 _PIECE_VALUES = 131_072
@@ -62,7 +62,7 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     with write_whole(whole) as file:
         for chunk in encode(job, _Parts(job, receipts)):
             file.write(chunk)
-    os.replace(whole, job.out)
+    move(whole, job.out)
     remove(job.folder, PLAN)
 
 
@@ -71,7 +71,7 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
     with write_whole(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     remove(job.out, MANIFEST)  # `run_job` has seen that it may be overwritten
-    os.replace(job.folder, job.out)
+    move(job.folder, job.out)
     keep = {MANIFEST, *(receipt.file for receipt in receipts)}
     for name in os.listdir(job.out):
         if name not in keep:

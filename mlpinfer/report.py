@@ -48,7 +48,10 @@ class DeviceInfo(NamedTuple):
 
 
 class BatchInfo(NamedTuple):
-    """`full` batches of `size` rows and, if there is one, a last one of `tail` rows."""
+    """`full` batches of `size` rows, and `tail` rows in a shorter one.
+
+    Tasks on a cluster end where files end: there are as many shorter ones as files, at most.
+    """
 
     size: int
     full: int
@@ -77,13 +80,13 @@ class Timing(NamedTuple):
 
     `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up. `stages` are
     the seconds of upload, compute and download on a GPU in a pass of their own, one after the other: in
-    the timed passes they overlap.
+    the timed passes they overlap. On a cluster there is one pass, and neither a cold one nor a latency.
     """
 
-    cold_seconds: float
+    cold_seconds: float | None
     seconds: Spread
     samples_per_second: float
-    batch_latency_ms: Latency
+    batch_latency_ms: Latency | None
     includes: tuple[str, ...]
     stages: dict[str, float] | None
 
@@ -99,11 +102,20 @@ class Parity(NamedTuple):
     largest_difference: float
 
 
+class ClusterInfo(NamedTuple):
+    """What the rows were scored on: workers of a cluster, their threads, and how many tasks they shared."""
+
+    workers: int
+    threads: int
+    tasks: int
+
+
 @dataclass(frozen=True)
 class ScoreReport:
     """All that `score` found; `to_dict` is the JSON of schema ``mlpinfer.score/1``.
 
-    `metrics` is None where the data has no labels, `parity` where it was not asked for.
+    `metrics` is None where the data has no labels, `parity` where it was not asked for, `cluster` where
+    it was scored in one process.
     """
 
     network: NetworkInfo
@@ -113,6 +125,7 @@ class ScoreReport:
     metrics: ClassificationMetrics | RegressionMetrics | None
     timing: Timing
     parity: Parity | None
+    cluster: ClusterInfo | None
     environment: Environment
 
     def to_dict(self) -> dict[str, Any]:

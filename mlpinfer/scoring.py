@@ -8,7 +8,9 @@ one batch at a time on one thread, so that no timer sits inside the throughput r
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import time
 from collections.abc import Callable
 
@@ -96,7 +98,7 @@ def score(
     measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
     spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
     return ScoreReport(
-        _network_info(predictor),
+        network_info(predictor),
         DataInfo(data.name, data.samples, data.features),
         _device_info(predictor, x),
         BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
@@ -110,6 +112,7 @@ def score(
             predictor.stages(x, values),
         ),
         _parity(predictor, x) if check_parity else None,
+        None,
         environment(predictor.backend),
     )
 
@@ -131,25 +134,25 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
         return
     outputs = predictor.network.sizes[-1]
     if predictor.network.head != "identity":
-        for part in _parts(data.samples):
+        for part in parts(data.samples):
             metrics.as_labels(data.y[part], max(2, outputs))
     elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
         raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
 
 
 def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float, float]:
-    """Return the seconds of the first pass over all rows, and the log loss where there is one.
+    """Return the seconds of the first pass over all rows, and the sum of log losses where there are some.
 
     The pass computes logits, in parts, so that those of 10^8 rows need no memory.
     """
     cold, loss = 0.0, 0.0
-    for part in _parts(len(x)):
+    for part in parts(len(x)):
         elapsed, logits = _timed(predictor, predictor.decision_function, x[part])
         cold += elapsed
         if y is not None and predictor.network.head != "identity":
             truth = metrics.as_labels(y[part], len(predictor.classes_))
             loss += float(metrics.log_losses(truth, logits).sum())
-    return cold, loss / len(x)
+    return cold, loss
 
 
 def _measure(
@@ -157,16 +160,19 @@ def _measure(
 ) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
     """Judge what a timed pass computed."""
     if predictor.network.head == "identity":
-        return metrics.regression(y.reshape(predicted.shape), predicted)
+        y = y.reshape(predicted.shape)
+        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in parts(len(y))]
+        return functools.reduce(operator.add, values).result()
     classes = len(predictor.classes_)
     confusion = np.zeros((classes, classes), np.int64)
-    for part in _parts(len(y)):
+    for part in parts(len(y)):
         truth = metrics.as_labels(y[part], classes)
         confusion += metrics.confusion_matrix(truth, predicted[part], classes)
-    return metrics.classification(confusion, loss)
+    return metrics.LabelTally(confusion, loss).result()
 
 
-def _parts(rows: int) -> list[slice]:
+def parts(rows: int) -> list[slice]:
+    """Cut rows into spans whose logits take little memory."""
     return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
 
 
@@ -200,7 +206,7 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
     cpu = predictor.variant(device="cpu", threads=None)
     regression = predictor.network.head == "identity"
     different, largest = 0, 0.0
-    for part in _parts(len(x)):
+    for part in parts(len(x)):
         values = "predict" if regression else "predict_proba"
         here, there = (getattr(p, values)(x[part]) for p in (cpu, predictor))
         with np.errstate(invalid="ignore"):
@@ -219,7 +225,8 @@ def _percentile(values: list[float], q: float) -> float:
     return sorted(values)[max(0, math.ceil(q / 100 * len(values)) - 1)]
 
 
-def _network_info(predictor: Predictor) -> NetworkInfo:
+def network_info(predictor: Predictor) -> NetworkInfo:
+    """Describe the network, with the scale that is applied."""
     network = predictor.network
     return NetworkInfo(
         network.sizes, network.parameters, network.hidden, network.head, predictor.scale, network.sha256

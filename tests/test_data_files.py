@@ -1,5 +1,7 @@
 import gzip
 import io
+import os
+import resource
 import struct
 
 import numpy as np
@@ -258,3 +260,63 @@ def test_labels_of_other_formats(tmp_path):
         data = load_data(tmp_path / "x.npy", tmp_path / name)
         assert data.y.tolist() == [0, 1, 2]
         assert data.y.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "expected"),
+    [
+        ("0,1\n2,3\n", None, [[0, 1], [2, 3]]),
+        ("0,1\n2,3\n", True, [[2, 3]]),  # pixels, say, with numbers for names
+        ("0,1\n2,3\n", False, [[0, 1], [2, 3]]),
+        ("a,1\n2,3\n", True, [[2, 3]]),
+        ("a,b\n2,3\n", None, [[2, 3]]),
+    ],
+)
+def test_header_of_csv(tmp_path, text, header, expected):
+    (tmp_path / "x.csv").write_text(text)
+    assert rows_of(tmp_path / "x.csv", header=header)[1].tolist() == expected
+
+
+def test_a_header_that_is_not_plain_is_asked_for(tmp_path):
+    (tmp_path / "x.csv").write_text("a,1\n2,3\n")
+    with pytest.raises(DatasetError, match=r"names of all columns, found 'a'; say --header"):
+        open_rows([tmp_path / "x.csv"])
+    with pytest.raises(DatasetError, match="row 1, column 0: expected a number, found 'a'"):
+        rows_of(tmp_path / "x.csv", header=False)
+    (tmp_path / "x.csv").write_text("7,8\n2,3\n")
+    rows = open_rows([tmp_path / "x.csv"], header=True, label_column="8")
+    assert (rows.y.tolist(), rows.read(0, 1).tolist()) == ([3], [[2]])
+
+
+@pytest.mark.parametrize("kind", ["npy", "idx", "gz", "csv"])
+def test_more_files_than_a_process_may_open(tmp_path, kind):
+    for i in range(60):
+        x = np.full((2, 3), i, np.uint8)
+        data = {"npy": npy(x), "idx": idx.encode(x), "csv": b"%d,%d,%d\n" % (i, i, i) * 2}
+        data["gz"] = gzip.compress(data["idx"])
+        (tmp_path / f"{i:02}").write_bytes(data[kind])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+    try:
+        rows, x = rows_of(tmp_path)
+        again = rows.read(1, 119)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    np.testing.assert_array_equal(x[:, 0], np.repeat(np.arange(60), 2))
+    np.testing.assert_array_equal(again, x[1:119])
+
+
+@pytest.mark.parametrize("kind", ["npy", "idx", "gz"])
+def test_a_file_that_changes_while_it_is_read(tmp_path, kind):
+    path = tmp_path / "x"
+
+    def write(rows):
+        x = np.ones((rows, 3), np.uint8)
+        plain = npy(x) if kind == "npy" else idx.encode(x)
+        path.write_bytes(gzip.compress(plain) if kind == "gz" else plain)
+
+    write(10)
+    rows = open_rows([path])
+    write(9)
+    with pytest.raises(DatasetError, match="changed while it was read, try again"):
+        rows.read(0, 10)

@@ -17,7 +17,7 @@ FLOORS = [
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
-    {"environment", "report", "scoring", "conversion", "inventory", "jobs", "outputs"},
+    {"environment", "report", "scoring", "conversion", "inventory", "jobs", "outputs", "score_tasks"},
     {"render", "cluster"},
     {"cli"},
 ]
@@ -54,6 +54,7 @@ def test_imports_point_down():
                     ("report", "environment"),
                     ("scoring", "report"),
                     ("outputs", "jobs"),
+                    *(("score_tasks", name) for name in ("jobs", "environment", "report", "scoring")),
                 }
                 assert (parts[0], room(module)) in allowed, f"{path} imports {module}"
 

@@ -18,7 +18,8 @@ import pytest
 
 from mlpinfer import DatasetError, InputError, Network, Predictor, jobs, outputs
 from mlpinfer.data_files import idx
-from mlpinfer.jobs import Inputs, run_job, split_job
+from mlpinfer.data_files.inputs import Inputs
+from mlpinfer.jobs import run_job, split_job
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_report_as_json(report):
         "metrics",
         "timing",
         "parity",
+        "cluster",
         "environment",
     ]
     assert values["metrics"]["accuracy"] == report.metrics.accuracy
@@ -140,8 +141,8 @@ def test_one_hot_labels_are_labels():
 
 def test_metrics_by_hand():
     truth, logits = np.array([0, 0, 1, 1]), np.log([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5], [0.1, 0.9]])
-    loss = metrics.log_losses(truth, logits).mean()
-    found = metrics.classification(metrics.confusion_matrix(truth, np.array([0, 1, 1, 1]), 2), loss)
+    loss = metrics.log_losses(truth, logits).sum()
+    found = metrics.LabelTally(metrics.confusion_matrix(truth, np.array([0, 1, 1, 1]), 2), loss).result()
     assert found.confusion == ((1, 1), (0, 2))
     assert (found.accuracy, found.n_correct) == (0.75, 3)
     assert found.log_loss == pytest.approx(-np.log([0.8, 0.4, 0.5, 0.9]).mean())
@@ -161,6 +162,6 @@ def test_binary_log_loss_is_not_rounded_away():
 
 
 def test_classes_that_never_occur_are_listed():
-    found = metrics.classification(metrics.confusion_matrix(np.array([0]), np.array([0]), 3), 0.0)
+    found = metrics.LabelTally(metrics.confusion_matrix(np.array([0]), np.array([0]), 3), 0.0).result()
     assert [row.support for row in found.per_class] == [1, 0, 0]
     assert found.per_class[2].f1 == 0

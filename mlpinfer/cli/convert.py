@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -18,9 +19,7 @@ from mlpinfer.cli import options
 def command(
     source: str,
     target: str,
-    hidden: str | None,
-    head: str | None,
-    layout: str | None,
+    layers: dict[str, Any],
     scale: float | None,
     force: bool,
 ) -> None:
@@ -33,7 +32,7 @@ def command(
 
     if os.path.lexists(target) and not force:
         raise click.UsageError(f"{target}: is there already; give --force to replace it")
-    network = options.load_network(source, hidden, head, layout, scale)
+    network = options.load_network(source, layers, scale)
     difference = convert(network, target)
     sizes = "-".join(map(str, network.sizes))
     click.echo(f"{target}: {sizes}, {', '.join((*network.hidden, network.head))}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from mlpinfer.cli import options
@@ -19,9 +21,7 @@ from mlpinfer.cli import options
 @options.json_output
 def command(
     file: str,
-    hidden: str | None,
-    head: str | None,
-    layout: str | None,
+    layers: dict[str, Any],
     folded: bool,
     row: str | None,
     scale: float | None,
@@ -41,7 +41,7 @@ def command(
 
     if plot and not plot.endswith(".png"):
         raise click.UsageError(f"--plot: expected a name that ends in .png, found {plot}")
-    network = options.load_network(file, hidden, head, layout, scale)
+    network = options.load_network(file, layers, scale)
     trace = None
     if row is not None:
         x, data_scale = options.load_row(row)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import click
 
@@ -16,7 +17,9 @@ from mlpinfer.errors import DatasetError, WeightsError
 
 if TYPE_CHECKING:
     from mlpinfer.data_files import Dataset
+    from mlpinfer.data_files.inputs import Inputs
     from mlpinfer.network import Network
+    from mlpinfer.predictor import Predictor
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -37,23 +40,34 @@ class Scale(click.ParamType[float]):
             self.fail(f"expected a number such as 1/255, found {ascii(value)[:60]}", param, ctx)
 
 
-def network(command: Command) -> Command:
-    """Add the options for what a weight file may not say."""
-    for option in (
-        click.option(
-            "--layout", type=click.Choice(["in-out", "out-in"]), help="Which way round weights lie."
-        ),
-        click.option(
-            "--head", type=click.Choice(["softmax", "sigmoid", "identity"]), help="Behind the last layer."
-        ),
-        click.option(
-            "--hidden", metavar="NAMES", help="Activation of the hidden layers, or one each: relu,tanh."
-        ),
-    ):
-        command = option(command)
-    return command
+def _together(name: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Make one decorator of several options, whose values the command gets as one dict, called `name`."""
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(*args: Any, **values: Any) -> Any:
+            return command(*args, **values | {name: {key: values.pop(key) for key in keys}})
+
+        inner = list(vars(gathered).get("__click_params__", ()))
+        for option in reversed(options):
+            gathered = option(gathered)
+        keys = [param.name for param in vars(gathered)["__click_params__"] if param not in inner]
+        return cast(Command, gathered)
+
+    return add
 
 
+#: What a weight file may not say.
+network = _together(
+    "layers",
+    click.option(
+        "--hidden", metavar="NAMES", help="Activation of the hidden layers, or one each: relu,tanh."
+    ),
+    click.option(
+        "--head", type=click.Choice(["softmax", "sigmoid", "identity"]), help="Behind the last layer."
+    ),
+    click.option("--layout", type=click.Choice(["in-out", "out-in"]), help="Which way round weights lie."),
+)
 weights = click.option(
     "--weights",
     metavar="FILE",
@@ -62,28 +76,70 @@ weights = click.option(
 scale = click.option(
     "--scale", type=Scale(), metavar="NUMBER", help="What inputs are multiplied by, such as 1/255."
 )
-batch_size = click.option(
-    "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Rows in one forward call."
+#: How data files are read: arguments of `open_rows`.
+reading = _together(
+    "reading",
+    click.option(
+        "--label-column",
+        metavar="NAME|NUMBER",
+        help="Column of a CSV file that is the label and no feature.",
+    ),
+    click.option(
+        "--header/--no-header",
+        default=None,
+        help="Whether CSV files begin with names.  [default: if their first line is not all numbers]",
+    ),
+    click.option("--invert", is_flag=True, help="Images are dark on light."),
 )
-device = click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu or gpu:N.")
-threads = click.option("--threads", type=click.IntRange(1), help="Workers on the CPU.  [default: all cores]")
-precision = click.option(
-    "--precision", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
-    help="What is computed in.",
-)  # fmt: skip
-
-
-threshold = click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Of a sigmoid head: the probability above which the label is 1.",
+#: How a network is run: arguments of `Predictor`.
+running = _together(
+    "running",
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=100,
+        show_default=True,
+        help="Rows in one forward call.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu or gpu:N."),
+    click.option("--threads", type=click.IntRange(1), help="Workers on the CPU.  [default: all cores]"),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "float64"]),
+        default="float32",
+        show_default=True,
+        help="What is computed in.",
+    ),
+    click.option(
+        "--threshold",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.5,
+        show_default=True,
+        help="Of a sigmoid head: the probability above which the label is 1.",
+    ),
 )
-label_column = click.option(
-    "--label-column", metavar="NAME|NUMBER", help="Column of a CSV file that is the label and no feature."
+#: A Dask cluster, and how it is used.
+cluster = _together(
+    "cluster",
+    click.option(
+        "--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, tcp://HOST:PORT."
+    ),
+    click.option("--dask-scheduler-file", metavar="FILE", help="The same, by the file that it writes."),
+    click.option(
+        "--min-workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Dask workers to wait for.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        default=2,
+        show_default=True,
+        help="How often Dask tries a task again.",
+    ),
 )
-invert = click.option("--invert", is_flag=True, help="Images are dark on light.")
 
 
 def _check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
@@ -126,21 +182,57 @@ class Background(Generic[Result]):
         return self._outcome[0]
 
 
-def load_network(
-    file: str | None, hidden: str | None, head: str | None, layout: str | None, scale: float | None = None
-) -> Network:
+def load_network(file: str | None, layers: dict[str, str | None], scale: float | None = None) -> Network:
     """Load a network, or the shipped one, and print the reader's notes on stderr."""
     from mlpinfer import weight_files
 
+    hidden = layers["hidden"]
     activations = hidden.split(",") if hidden and "," in hidden else hidden
     path = weight_files.shipped() if file is None else file
     try:
-        network = weight_files.load_network(path, activations, head, scale, layout)
+        network = weight_files.load_network(path, activations, layers["head"], scale, layers["layout"])
     except FileNotFoundError:
         raise WeightsError(f"{file}: expected a weight file, found no such file") from None
     for note in network.notes:
         click.echo(f"note: {note}", err=True)
     return network
+
+
+def open_inputs(paths: tuple[str, ...], network: Network, reading: dict[str, Any]) -> Inputs:
+    """Say which rows a command reads, and see that they can be opened."""
+    from mlpinfer.data_files.inputs import Inputs
+
+    chosen = Inputs(paths, network.image_side, **reading)
+    with missing_is_data_error():
+        chosen.open()
+    return chosen
+
+
+def predictor_for(
+    inputs: Inputs, network: Network, scale: float | None, running: dict[str, Any], on_cluster: bool = False
+) -> Predictor:
+    """Make a predictor that applies the scale of the option, of the network or of the data."""
+    from mlpinfer.predictor import Predictor
+
+    scales = (scale, network.scale, inputs.open().scale)
+    known = next((number for number in scales if number is not None), None)
+    if on_cluster and running["threads"] is None:
+        running = running | {"threads": 1}  # the workers are the threads
+    return Predictor(network, scale=known, **running)
+
+
+def on_cluster(cluster: dict[str, Any]) -> bool:
+    """Tell whether a cluster was named."""
+    return bool(cluster["dask"] or cluster["dask_scheduler_file"])
+
+
+@contextlib.contextmanager
+def connected(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Connect to the cluster; what a run on it takes as arguments."""
+    from mlpinfer.cluster import connect
+
+    with connect(cluster["dask"], cluster["dask_scheduler_file"]) as client:
+        yield {"client": client, "min_workers": cluster["min_workers"], "retries": cluster["retries"]}
 
 
 def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:

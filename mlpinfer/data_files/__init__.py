@@ -16,7 +16,7 @@ from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular
 
-__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "load_data", "open_rows"]
+__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "load_data", "open_labels", "open_rows"]
 
 #: How PNG and JPEG files begin.
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -67,6 +67,7 @@ def open_rows(
     side: int | None = None,
     invert: bool = False,
     label_column: str | int | None = None,
+    header: bool | None = None,
 ) -> Rows:
     """Open data files as one sequence of rows; content decides which format a file has.
 
@@ -81,6 +82,8 @@ def open_rows(
         Images are dark on light.
     label_column : str or int, optional
         Name or number, from 0, of the column of a CSV file that is no feature but the label.
+    header : bool, optional
+        Whether the first line of a CSV file has names. Otherwise it has if it is not all numbers.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def open_rows(
 
             parts.append(images.ImageRows(list(group), side, invert))
         else:
-            parts.extend(_open(path, label_column) for path in group)
+            parts.extend(_open(path, label_column, header) for path in group)
     if label_column is not None and not any(part.y is not None for part in parts):
         raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
     return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
@@ -118,6 +121,7 @@ def load_data(
     side: int | None = None,
     invert: bool = False,
     label_column: str | int | None = None,
+    header: bool | None = None,
 ) -> Dataset:
     """Read a data set from files of any format of `open_rows`.
 
@@ -130,7 +134,7 @@ def load_data(
         t or labels in .npz.
     scale : float, optional
         What the rows are multiplied by. Otherwise 1/255 for images of bytes, and nothing else.
-    side, invert, label_column
+    side, invert, label_column, header
         As for `open_rows`.
 
     Raises
@@ -140,7 +144,7 @@ def load_data(
     FileNotFoundError
     """
     try:
-        rows = open_rows([x], side=side, invert=invert, label_column=label_column)
+        rows = open_rows([x], side=side, invert=invert, label_column=label_column, header=header)
         values = rows.read(0, rows.samples)
         labels = rows.y if y is None else _read_labels(y)
     except MemoryError:
@@ -149,10 +153,23 @@ def load_data(
     return Dataset(values, labels, rows.scale if scale is None else scale, name)
 
 
-def _read_labels(path: Path) -> npt.NDArray[Any]:
+def open_labels(path: Path) -> Rows:
+    """Open a file of labels as rows of shape () or (K,).
+
+    Raises
+    ------
+    DatasetError
+        If it cannot be read, or holds images.
+    FileNotFoundError
+    """
     rows = open_rows([path])
     if len(rows.shape) > 1:
         raise DatasetError(f"{os.fspath(path)}: expected labels, found images of shape {rows.shape}")
+    return rows
+
+
+def _read_labels(path: Path) -> npt.NDArray[Any]:
+    rows = open_labels(path)
     labels = rows.read(0, rows.samples)
     if labels.dtype == np.float64:  # CSV has but one kind of number
         from mlpinfer.data_files.csv import as_labels
@@ -186,14 +203,14 @@ def _begin(path: str) -> bytes:
         return file.read(64)
 
 
-def _open(path: str, label_column: str | int | None) -> Rows:
+def _open(path: str, label_column: str | int | None, header: bool | None) -> Rows:
     from mlpinfer.data_files import csv, idx, npy
 
     begin = _begin(path)
     if begin.startswith(b"\x93NUMPY"):
-        return npy.open_npy(path)
+        return npy.NpyRows(path)
     if begin.startswith(b"PK\x03\x04"):
         return npy.open_npz(path)
     if csv.is_text(begin):
-        return csv.CsvRows(path, label_column)
+        return csv.CsvRows(path, label_column, header)
     return idx.IdxRows(path)

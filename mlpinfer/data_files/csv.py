@@ -21,13 +21,15 @@ _MOST_CHARACTERS = 2**24
 class CsvRows(Rows):
     """Rows of a CSV file; a first pass over it counts them and takes out the labels.
 
-    A first line that is not all numbers is the header. Empty lines are left out.
+    Unless told, a first line that is not all numbers is the header. Empty lines are left out.
 
     Parameters
     ----------
     path : str
     label_column : str or int, optional
         Name or number, from 0, of the column of labels; it is no feature.
+    header : bool, optional
+        Whether the first line has names of columns.
 
     Raises
     ------
@@ -35,7 +37,7 @@ class CsvRows(Rows):
         If there is no such column, no row, or a row of another length.
     """
 
-    def __init__(self, path: str, label_column: str | int | None = None) -> None:
+    def __init__(self, path: str, label_column: str | int | None = None, header: bool | None = None) -> None:
         self.name = self._path = path
         self._lines: Iterator[list[str]] = iter(())
         self._lock = threading.Lock()  # of both
@@ -45,11 +47,12 @@ class CsvRows(Rows):
         if first is None:
             raise DatasetError(f"{path}: expected rows of numbers, found none")
         words = [cell for cell in first if not _is_number(cell)]
-        if words and (len(words) < len(first) or not all(cell.strip() for cell in words)):
+        if header is None and words and (len(words) < len(first) or not all(map(str.strip, words))):
             raise DatasetError(
-                f"{path}: row 1: expected numbers, or the names of all columns, found {quoted(words[0])}"
+                f"{path}: row 1: expected numbers, or the names of all columns, found {quoted(words[0])}; "
+                "say --header (header=True) or --no-header (header=False)"
             )
-        self._header = first if words else None
+        self._header = first if (words if header is None else header) else None
         self._column = self._find(label_column, len(first))
         self.shape = (len(first) - (self._column is not None),)
         self._width = len(first)
@@ -80,6 +83,8 @@ class CsvRows(Rows):
         else:
             if begin < end:
                 raise DatasetError(f"{self._path}: changed while it was read, try again")
+        if self._next == self.samples:
+            self._lines = iter(())  # closes the file
         return x
 
     def _records(self) -> Iterator[list[str]]:

@@ -21,12 +21,14 @@ from mlpinfer.files import Gunzip, open_regular
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
+#: Type, shape, and bytes of the header.
+_Header = tuple[np.dtype[Any], tuple[int, ...], int]
 _MOST_HEADER = 4 + 4 * 255
 _SKIP_BYTES = 2**24
 
 
 class IdxRows(Rows):
-    """Rows of an IDX file: a plain one is mapped into memory, a gzipped one unpacked as it is read.
+    """Rows of an IDX file: a plain one is mapped for each read, a gzipped one unpacked as it is read.
 
     Raises
     ------
@@ -52,7 +54,8 @@ class IdxRows(Rows):
             _check_length(self.name, size - offset, self.samples * self._row_bytes)
             # Bytes need no other order: then a read is a view.
             self.mapped = dtype.itemsize == 1
-            self._x = np.memmap(self._path, dtype, "r", offset, shape)
+        self._source.close()  # until the first read: thousands of files may be open as rows
+        self._next = self.samples
 
     def _start(self) -> None:
         """Go to the first row."""
@@ -62,26 +65,38 @@ class IdxRows(Rows):
         else:
             self._source = Gunzip(open_regular(self._path, DatasetError), DatasetError, self.name)
         self._next = 0
-        self._header = _read_header(self._source, self.name)
+        self._header: _Header = _read_header(self._source, self.name)
 
     def read(self, begin: int, end: int) -> npt.NDArray[Any]:
         """Return rows `begin` to `end`, of the machine's byte order; quickest in order."""
         dtype = self._header[0]
         if self._plain:
-            x: npt.NDArray[Any] = self._x[begin:end]
+            x = self._map()[begin:end]
         else:
             with self._lock:
                 x = self._unpack(begin, end)
         return x.astype(dtype.newbyteorder("="), copy=False)
+
+    def _map(self) -> npt.NDArray[Any]:
+        dtype, shape, offset = self._header
+        with open_regular(self._path, DatasetError) as file:
+            if os.fstat(file.fileno()).st_size != offset + self.samples * self._row_bytes:
+                raise DatasetError(f"{self.name}: changed while it was read, try again")
+            return np.memmap(file, dtype, "r", offset, shape)
 
     def __del__(self) -> None:
         if "_source" in vars(self):
             self._source.close()
 
     def _unpack(self, begin: int, end: int) -> npt.NDArray[Any]:
+        if begin == end:
+            return np.empty((0, *self.shape), self._header[0])
         if begin < self._next:
             self._source.close()
+            before = self._header
             self._start()
+            if self._header != before:
+                raise DatasetError(f"{self.name}: changed while it was read, try again")
         while self._next < begin:
             skipped = min(begin - self._next, max(1, _SKIP_BYTES // self._row_bytes))
             self._source.read(skipped * self._row_bytes)
@@ -90,6 +105,7 @@ class IdxRows(Rows):
         self._next = end
         if end == self.samples:
             self._source.finish()
+            self._source.close()
         return np.frombuffer(values, self._header[0]).reshape(end - begin, *self.shape)
 
 
@@ -99,8 +115,7 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return np.array(rows.read(0, rows.samples))
 
 
-def _read_header(source: Gunzip | _Plain, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Return the type, the shape, and how many bytes the header took."""
+def _read_header(source: Gunzip | _Plain, name: str) -> _Header:
     zeros, code, ndim = struct.unpack(">HBB", source.read(4))
     if zeros or code not in _TYPES or ndim == 0:
         raise DatasetError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files.rows import ArrayRows
+from mlpinfer.data_files.rows import ArrayRows, Rows
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular, read_file, unzip
 from mlpinfer.npy import MAX_HEADER, Header, read_header
@@ -19,9 +19,32 @@ _ROWS, _LABELS = ("x", "X", "x_test", "data", "images", "arr_0"), ("y", "t", "y_
 _MOST = 2**47
 
 
-def open_npy(path: str) -> ArrayRows:
-    """Open an .npy file as rows; errors as `map_npy`."""
-    return ArrayRows(path, map_npy(path))
+class NpyRows(Rows):
+    """Rows of an .npy file, which is mapped anew for each read: thousands of files may be open as rows.
+
+    Raises
+    ------
+    DatasetError, FileNotFoundError
+        As `map_npy`.
+    """
+
+    def __init__(self, path: str) -> None:
+        first = self._map(path)
+        self.name, self._kind = path, (first.shape, first.dtype, first.flags.c_contiguous)
+        self.samples, self.shape = len(first), first.shape[1:]
+        self.mapped = first.flags.c_contiguous and first.dtype.isnative
+
+    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
+        """Return rows `begin` to `end`, a view of the file."""
+        x = self._map(self.name)
+        if (x.shape, x.dtype, x.flags.c_contiguous) != self._kind:
+            raise DatasetError(f"{self.name}: changed while it was read, try again")
+        return x[begin:end]
+
+    @staticmethod
+    def _map(path: str) -> npt.NDArray[Any]:
+        x = map_npy(path)
+        return x.reshape(-1, 1) if x.ndim == 1 else x
 
 
 def map_npy(path: str) -> npt.NDArray[Any]:

@@ -61,7 +61,7 @@ class Rows(abc.ABC):
 
 
 class ArrayRows(Rows):
-    """Rows of an array, in memory or mapped."""
+    """Rows of an array in memory."""
 
     def __init__(self, name: str, x: Array, y: Array | None = None, scale: float | None = None) -> None:
         if x.ndim == 1:
@@ -72,7 +72,6 @@ class ArrayRows(Rows):
         if y is not None and len(y) != len(x):
             raise DatasetError(f"{name}: expected {len(x)} labels, one a row, found {len(y)}")
         self.samples, self.shape = len(x), x.shape[1:]
-        self.mapped = isinstance(x, np.memmap) and x.flags.c_contiguous and x.dtype.isnative
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, as they are."""

@@ -32,19 +32,25 @@ def print_score(report: ScoreReport) -> None:
         "data", f"{_safe(report.data.name)}  {report.data.samples:,} rows  scale {scale_text(network.scale)}"
     )
     facts.add_row("device", f"{device.actual}{_asked(report)}  {device.name}")
-    workers = f"{device.threads} thread{'s' * (device.threads > 1)}  " if device.backend == "numpy" else ""
+    workers = f"{_count(device.threads, 'thread')}  " if device.backend == "numpy" else ""
     facts.add_row("", f"{device.backend}  {workers}{device.precision}  {device.evaluator}")
+    if report.cluster:
+        cluster = report.cluster
+        facts.add_row("cluster", f"{_count(cluster.workers, 'worker')}, {_count(cluster.tasks, 'task')}")
     facts.add_row("batches", batches_text(report))
     facts.add_row("")
     _add_metrics(facts, report.metrics)
     rate, seconds, latency = timing.samples_per_second, timing.seconds, timing.batch_latency_ms
     facts.add_row("throughput", f"[bold]{rate:,.0f} rows/s[/bold]  end to end: {', '.join(timing.includes)}")
     spread = f"median {seconds.median * 1e3:.4g} ms, {seconds.min * 1e3:.4g} to {seconds.max * 1e3:.4g}"
-    facts.add_row("", f"{spread}  (first pass {timing.cold_seconds * 1e3:.4g} ms)")
+    if timing.cold_seconds is not None:
+        spread += f"  (first pass {timing.cold_seconds * 1e3:.4g} ms)"
+    facts.add_row("", spread)
     if timing.stages:
         stages = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in timing.stages.items())
         facts.add_row("", f"{stages}  (one after the other; above they overlap)")
-    facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")
+    if latency:
+        facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")
     if report.parity:
         facts.add_row("parity", _parity_text(report))
     facts.add_row("")
@@ -136,10 +142,14 @@ def scale_text(scale: float | None) -> str:
 def batches_text(report: ScoreReport) -> str:
     """Write batches as ``100 x 100 + 1 x 37``, number times rows."""
     batch = report.batch
-    parts = [f"{batch.full:,} x {batch.size:,}"] * bool(batch.full) + [f"1 x {batch.tail:,}"] * bool(
-        batch.tail
-    )
+    parts = [f"{batch.full:,} x {batch.size:,}"] * bool(batch.full)
+    if batch.tail:
+        parts.append(f"{batch.tail:,} rows in shorter ones" if report.cluster else f"1 x {batch.tail:,}")
     return " + ".join(parts)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _safe(name: str) -> str:

@@ -8,13 +8,17 @@ import sys
 import threading
 import time
 
+import dask.array as dask_array
 import numpy as np
 import pytest
 
-from mlpinfer import Network, Predictor, jobs, outputs
+from mlpinfer import Network, Predictor, jobs, load_data, outputs
+from mlpinfer import cluster as dask_cluster
+from mlpinfer import score as score_here
 from mlpinfer.cluster import connect, run_job
-from mlpinfer.errors import ClusterError
-from mlpinfer.jobs import Inputs, split_job
+from mlpinfer.data_files.inputs import Inputs
+from mlpinfer.errors import ClusterError, DatasetError
+from mlpinfer.jobs import split_job
 from tests.conftest import ROOT
 
 ENVIRONMENT = os.environ | {
@@ -223,7 +227,9 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(ClusterError, match="scheduler does not answer any more; --resume"):
+    with pytest.raises(
+        ClusterError, match="scheduler does not answer any more; what is done is kept, --resume"
+    ):
         run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
     assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
     killer.join(10)
@@ -240,13 +246,11 @@ def test_workers_that_do_not_see_the_output_are_refused(
     cluster.worker()
     predictor = Predictor(network, threads=1, scale=1 / 255)
     job = job_of(predictor, rows, tmp_path / "out.npy")
-    monkeypatch.setattr("mlpinfer.cluster._look", lambda nonce: ("0.0.1", True))
+    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: ("0.0.1", None))
     with pytest.raises(ClusterError, match=r"expected mlpinfer .*, found 0\.0\.1"):
         run_job(predictor, job, client=client)
-    monkeypatch.setattr(
-        "mlpinfer.cluster._look", lambda nonce: ("0.1.0", os.path.exists(nonce + "-elsewhere"))
-    )
-    with pytest.raises(ClusterError, match=r"expected to see .*; share the folder"):
+    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: ("0.1.0", files[0]))
+    with pytest.raises(ClusterError, match=r"expected to see .*nonce.*; share its folder"):
         run_job(predictor, job, client=client, resume=True)
 
 
@@ -285,3 +289,94 @@ def test_random_networks_are_equal_bit_by_bit(cluster, client, tmp_path):
         outputs.finish(job, runner(job))
         found.append((tmp_path / f"{out}.npy").read_bytes())
     assert found[0] == found[1]
+
+
+def test_a_score_is_that_of_one_process(cluster, client, rows, tmp_path, network, mnist):
+    for _ in range(2):
+        cluster.worker()
+    labels = tmp_path / "labels.npy"
+    np.save(labels, np.tile(mnist[1], 2))
+    predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
+    told = []
+    there = dask_cluster.score(
+        predictor,
+        Inputs((str(rows),)),
+        str(labels),
+        client=client,
+        min_workers=2,
+        rows_per_task=1_050,
+        progress=told.append,
+    )
+    here = score_here(predictor, load_data(rows, labels), repeat=1)
+    assert sum(told) == 20_000
+    assert there.metrics.confusion == here.metrics.confusion
+    assert there.metrics.accuracy == here.metrics.accuracy == 0.9777
+    assert there.metrics.log_loss == pytest.approx(here.metrics.log_loss, rel=1e-12)
+    assert (there.network, there.data, there.batch) == (here.network, here.data, here.batch)
+    assert there.device == here.device._replace(threads=2)
+    assert there.cluster == (2, 2, 20)
+    assert there.timing.cold_seconds is there.timing.batch_latency_ms is None
+    assert there.timing.includes[0] == "read"
+    assert len(client.futures) == 0
+
+
+def test_a_score_of_values_in_several_files(cluster, client, tmp_path):
+    cluster.worker()
+    rng = np.random.default_rng(0)
+    network = Network.random([6, 9, 2], hidden="tanh", head="identity")
+    x, y = rng.standard_normal((1_000, 6)), rng.standard_normal((1_000, 2))
+    for i in range(3):
+        np.save(tmp_path / f"x{i}.npy", x[i * 335 : (i + 1) * 335])
+    np.savetxt(tmp_path / "y.csv", y, delimiter=",")
+    predictor = Predictor(network, batch_size=50, threads=1)
+    inputs = Inputs((str(tmp_path / "x*.npy"),))
+    there = dask_cluster.score(predictor, inputs, str(tmp_path / "y.csv"), client=client, rows_per_task=100)
+    np.save(tmp_path / "all.npy", x)
+    here = score_here(predictor, load_data(tmp_path / "all.npy", tmp_path / "y.csv"), repeat=1)
+    assert there.metrics == pytest.approx(here.metrics, rel=1e-5)
+    assert there.batch == (50, 18, 100)
+    unlabelled = dask_cluster.score(predictor, inputs, client=client)
+    assert unlabelled.metrics is None
+    np.save(tmp_path / "few.npy", y[:10])
+    with pytest.raises(DatasetError, match="expected 1000 labels, one a row, found 10"):
+        dask_cluster.score(predictor, inputs, str(tmp_path / "few.npy"), client=client)
+
+
+def test_a_score_says_which_rows_have_impossible_labels(cluster, client, rows, tmp_path, network, mnist):
+    cluster.worker()
+    labels = np.tile(mnist[1], 2)
+    labels[12_345] = 10
+    np.save(tmp_path / "labels.npy", labels)
+    predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
+    with pytest.raises(
+        ClusterError, match=r"1 of 20 tasks failed, rows 12000 to 13000: DatasetError: labels"
+    ):
+        dask_cluster.score(
+            predictor,
+            Inputs((str(rows),)),
+            str(tmp_path / "labels.npy"),
+            client=client,
+            rows_per_task=1_000,
+            retries=0,
+        )
+
+
+def test_score_on_the_command_line(cluster, run):
+    cluster.worker()
+    where = ["--dask-scheduler-file", cluster.file]
+    done = run("score", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in ("0.9777  9,777 of 10,000", "1 worker, 1 task", "rows/s  end to end: read, cast"):
+        assert text in done.stdout
+    report = json.loads(run("score", *where, "--json", "-").stdout)
+    assert report["cluster"] == {"workers": 1, "threads": 1, "tasks": 1}
+    refused = run("score", *where, "--repeat", 3)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--repeat: expected without --dask" in refused.stderr
+
+
+def test_blocks_of_a_dask_array(network, mnist):
+    predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
+    x = dask_array.from_array(mnist[0][:2_000], chunks=(500, -1))
+    labels = x.map_blocks(predictor.predict, drop_axis=1, dtype="int64").compute(scheduler="threads")
+    np.testing.assert_array_equal(labels, predictor.predict(mnist[0][:2_000]))

@@ -1,0 +1,152 @@
+"""Score rows where they are read: tasks for any engine, whose tallies add up to one report."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mlpinfer import jobs, metrics
+from mlpinfer.data_files import Rows, open_labels
+from mlpinfer.data_files.inputs import Inputs
+from mlpinfer.environment import environment
+from mlpinfer.errors import DatasetError
+from mlpinfer.ops import Array
+from mlpinfer.predictor import Predictor
+from mlpinfer.report import BatchInfo, ClusterInfo, DataInfo, DeviceInfo, ScoreReport, Spread, Timing
+from mlpinfer.scoring import network_info, parts
+
+
+class ScoreTask(NamedTuple):
+    """Rows `begin` to `end` of the inputs and of their labels; without `labels` those of the inputs."""
+
+    inputs: Inputs
+    labels: Inputs | None
+    begin: int
+    end: int
+
+
+class Scored(NamedTuple):
+    """What a task found, and what computed it; the tally is None where there are no labels."""
+
+    rows: int
+    tally: metrics.Tally | None
+    device: tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Tasks, in the order of their rows."""
+
+    data: DataInfo
+    tasks: tuple[ScoreTask, ...]
+
+
+def split_score(
+    predictor: Predictor, inputs: Inputs, labels: str | None = None, rows_per_task: int | None = None
+) -> ScoreJob:
+    """Cut rows and their labels into tasks, at the ends of batches.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    inputs : Inputs
+    labels : path, optional
+        Labels, one a row. Otherwise those of the inputs.
+    rows_per_task : int, optional
+        As for `mlpinfer.jobs.split_job`.
+
+    Raises
+    ------
+    DatasetError
+        If files cannot be read or do not fit the network, or rows and labels differ in number.
+    InputError
+        If no scale is known for bytes.
+    """
+    inputs = inputs.resolve()
+    rows = jobs.check_inputs(predictor, inputs, "labels")
+    truth = None
+    if labels is not None:
+        truth = Inputs((labels,)).resolve()
+        found = open_labels(labels).samples
+        if found != rows.samples:
+            raise DatasetError(f"{rows.name}: expected {rows.samples} labels, one a row, found {found}")
+    _, spans = jobs.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
+    data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
+    return ScoreJob(data, tuple(ScoreTask(inputs, truth, *span) for span in spans))
+
+
+def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
+    """Read the rows of a task, predict, and judge. A function for any engine.
+
+    Raises
+    ------
+    DatasetError
+        If rows or labels cannot be read, or labels do not fit the network.
+    """
+    rows = task.inputs.open()
+    x, truth = rows.read(task.begin, task.end), _truth(task, rows)
+    x = x.reshape(len(x), -1)
+    with np.errstate(all="ignore"):  # infinities and NaN are in the report
+        if truth is None:
+            predictor.predict(x)
+            tally = None
+        else:
+            tallies = (_tally(predictor, x[part], truth[part]) for part in parts(len(x)))
+            tally = functools.reduce(operator.add, tallies)
+    backend = predictor.backend
+    device = (backend.device, backend.describe(), backend.name, predictor.evaluator)
+    return Scored(len(x), tally, device)
+
+
+def _truth(task: ScoreTask, rows: Rows) -> Array | None:
+    if task.labels is None:
+        return None if rows.y is None else rows.y[task.begin : task.end]
+    y = task.labels.open().read(task.begin, task.end)
+    return y[:, 0] if y.shape[1:] == (1,) else y
+
+
+def _tally(predictor: Predictor, x: Array, y: Array) -> metrics.Tally:
+    predicted = predictor.predict(x)
+    if predictor.network.head == "identity":
+        if y.reshape(len(y), -1).shape[1] != predicted.shape[1]:
+            raise DatasetError(f"expected {predicted.shape[1]} values a row, found shape {y.shape}")
+        return metrics.ValueTally.of(y.reshape(predicted.shape), predicted)
+    classes = len(predictor.classes_)
+    truth = metrics.as_labels(y, classes)
+    loss = float(metrics.log_losses(truth, predictor.decision_function(x)).sum())
+    return metrics.LabelTally(metrics.confusion_matrix(truth, predicted, classes), loss)
+
+
+def report_of(
+    predictor: Predictor, job: ScoreJob, scored: Sequence[Scored], seconds: float, cluster: ClusterInfo
+) -> ScoreReport:
+    """Add up what tasks found to the report of one pass that took `seconds`, wall clock.
+
+    Devices and evaluators are those that tasks ran on; the environment is that of this process.
+    """
+    tallies = [part.tally for part in scored if part.tally is not None]
+    found = functools.reduce(operator.add, tallies).result() if tallies else None
+    used = zip(*(part.device for part in scored), strict=True)
+    device, name, backend, evaluator = (", ".join(sorted(set(names))) for names in used)
+    size = predictor.batch_size
+    full = sum(part.rows // size for part in scored)
+    steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
+    return ScoreReport(
+        network_info(predictor),
+        job.data,
+        DeviceInfo(
+            predictor.requested_device, device, name, backend, cluster.threads, predictor.precision, evaluator
+        ),
+        BatchInfo(size, full, job.data.samples - full * size),
+        found,
+        Timing(None, Spread(seconds, seconds, seconds), job.data.samples / seconds, None, steps, None),
+        None,
+        cluster,
+        environment(predictor.backend),
+    )
