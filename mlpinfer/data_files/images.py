@@ -47,7 +47,12 @@ class ImageRows(Rows):
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
         """Return images `begin` to `end`."""
-        return np.stack([self._pixels(path) for path in self._paths[begin:end]])
+        paths = self._paths[begin:end]
+        return (
+            np.stack([self._pixels(path) for path in paths])
+            if paths
+            else np.empty((0, *self.shape), np.uint8)
+        )
 
     def _pixels(self, path: str) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps

@@ -91,6 +91,7 @@ class JoinedRows(Rows):
                 )
         self.name, self.shape, self.scale = name, first.shape, first.scale
         self.mapped = all(part.mapped for part in parts)
+        self._dtype = np.result_type(*(part.read(0, 0).dtype for part in parts))
         labels = [part.y for part in parts if part.y is not None]
         if len({y.shape[1:] for y in labels}) > 1:
             raise DatasetError(f"{name}: expected labels of one kind, found some of several columns")
@@ -103,10 +104,13 @@ class JoinedRows(Rows):
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, copied where they come from several sources."""
-        found = []
-        i = bisect.bisect_right(self._starts, begin) - 1
-        while begin < end:
-            stop = min(end, self._starts[i + 1])
-            found.append(self._parts[i].read(begin - self._starts[i], stop - self._starts[i]))
-            begin, i = stop, i + 1
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        i = bisect.bisect_right(self._starts, min(begin, self.samples - 1)) - 1
+        if end <= self._starts[i + 1]:
+            return self._parts[i].read(begin - self._starts[i], end - self._starts[i])
+        x = np.empty((end - begin, *self.shape), self._dtype)
+        at = begin
+        while at < end:
+            start, stop = self._starts[i], min(end, self._starts[i + 1])
+            x[at - begin : stop - begin] = self._parts[i].read(at - start, stop - start)
+            at, i = stop, i + 1
+        return x
