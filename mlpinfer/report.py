@@ -115,7 +115,8 @@ class ScoreReport:
     """All that `score` found; `to_dict` is the JSON of schema ``mlpinfer.score/1``.
 
     `metrics` is None where the data has no labels, `parity` where it was not asked for, `cluster` where
-    it was scored in one process.
+    it was scored in one process. `latencies_ms` are those that the percentiles are of, milliseconds; they
+    are drawn, and not in JSON.
     """
 
     network: NetworkInfo
@@ -127,10 +128,13 @@ class ScoreReport:
     parity: Parity | None
     cluster: ClusterInfo | None
     environment: Environment
+    latencies_ms: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON; what is not a finite number is None."""
-        result: dict[str, Any] = jsonable({"schema": SCHEMA, **vars(self)})
+        values = {"schema": SCHEMA, **vars(self)}
+        del values["latencies_ms"]
+        result: dict[str, Any] = jsonable(values)
         return result
 
 

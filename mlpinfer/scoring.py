@@ -92,10 +92,11 @@ def score(
         compute(x)
     seconds, outputs = [], None
     for _ in range(repeat):
-        elapsed, outputs = _timed(predictor, compute, x)
+        elapsed, outputs = timed(predictor, compute, x)
         seconds.append(elapsed)
     predicted = outputs if values == "labels" else predictor.predict(x)
     measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
+    batches = latencies(predictor, x, values)
     spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
     return ScoreReport(
         network_info(predictor),
@@ -107,13 +108,14 @@ def score(
             cold,
             spread,
             data.samples / spread.median,
-            _latency(predictor, x, values),
+            latency_of(batches),
             predictor.steps(values),
             predictor.stages(x, values),
         ),
         _parity(predictor, x) if check_parity else None,
         None,
         environment(predictor.backend),
+        tuple(seconds * 1e3 for seconds in batches),
     )
 
 
@@ -147,7 +149,7 @@ def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float,
     """
     cold, loss = 0.0, 0.0
     for part in parts(len(x)):
-        elapsed, logits = _timed(predictor, predictor.decision_function, x[part])
+        elapsed, logits = timed(predictor, predictor.decision_function, x[part])
         cold += elapsed
         if y is not None and predictor.network.head != "identity":
             truth = metrics.as_labels(y[part], len(predictor.classes_))
@@ -176,7 +178,7 @@ def parts(rows: int) -> list[slice]:
     return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
 
 
-def _timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
+def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
     """Return the seconds until the device is done, and what was computed."""
     begin = time.perf_counter()
     result = compute(x)
@@ -184,12 +186,13 @@ def _timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) ->
     return time.perf_counter() - begin, result
 
 
-def _latency(predictor: Predictor, x: Array, values: str) -> Latency:
+def latencies(predictor: Predictor, x: Array, values: str) -> list[float]:
+    """Return the seconds of single batches on one thread, full ones where there are some."""
     with predictor.variant(threads=1) as alone:
-        return _latency_of(alone, x, values)
+        return _latencies_of(alone, x, values)
 
 
-def _latency_of(alone: Predictor, x: Array, values: str) -> Latency:
+def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
     compute = alone.predict if values == "labels" else alone.predict_proba
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
@@ -197,7 +200,11 @@ def _latency_of(alone: Predictor, x: Array, values: str) -> Latency:
     count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
     starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     compute(x[:size])
-    seconds = [_timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
+    return [timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
+
+
+def latency_of(seconds: list[float]) -> Latency:
+    """Return the percentiles of latencies in milliseconds."""
     return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
 
 

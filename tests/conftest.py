@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,17 +32,19 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    """Skip tests marked gpu, by name, where there is no GPU and none was required."""
-    if "cupy" in REQUIRED:
-        return
-    try:
-        get_backend("gpu")
-    except DeviceError:
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(
-                    pytest.mark.skip(reason="needs a GPU; `mlpinfer devices` says what is missing")
-                )
+    """Skip, by name, tests of a GPU where there is none and none was required, and of a browser."""
+    missing = {}
+    if not shutil.which("chromium"):
+        missing["browser"] = "needs Chromium, the program `chromium`"
+    if "cupy" not in REQUIRED:
+        try:
+            get_backend("gpu")
+        except DeviceError:
+            missing["gpu"] = "needs a GPU; `mlpinfer devices` says what is missing"
+    for item in items:
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -17,7 +17,18 @@ FLOORS = [
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
-    {"environment", "report", "scoring", "conversion", "inventory", "jobs", "outputs", "score_tasks"},
+    {
+        "environment",
+        "report",
+        "scoring",
+        "conversion",
+        "inventory",
+        "jobs",
+        "outputs",
+        "score_tasks",
+        "mistakes",
+        "sweep",
+    },
     {"render", "cluster"},
     {"cli"},
 ]
@@ -54,6 +65,8 @@ def test_imports_point_down():
                     ("report", "environment"),
                     ("scoring", "report"),
                     ("outputs", "jobs"),
+                    ("mistakes", "scoring"),
+                    *(("sweep", name) for name in ("environment", "report", "scoring")),
                     *(("score_tasks", name) for name in ("jobs", "environment", "report", "scoring")),
                 }
                 assert (parts[0], room(module)) in allowed, f"{path} imports {module}"

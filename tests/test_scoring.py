@@ -50,7 +50,7 @@ def test_latency_is_of_full_batches():
         def variant(self, threads):
             return self
 
-    scoring._latency(Slow(), np.zeros((11, 2)), "labels")
+    scoring.latencies(Slow(), np.zeros((11, 2)), "labels")
     assert set(calls) == {4}
     assert scoring._percentile([3.0, 1, 2], 50) == 2
     assert scoring._percentile([1.0, 2], 50) == 1

@@ -175,7 +175,7 @@ def test_the_clock_stops_behind_the_device(fake, network, mnist, monkeypatch):
     clock = iter(range(10))
     monkeypatch.setattr(scoring.time, "perf_counter", lambda: fake.log.append("clock") or next(clock))
     fake.log.clear()
-    scoring._timed(predictor, predictor.predict, mnist[0][:300])
+    scoring.timed(predictor, predictor.predict, mnist[0][:300])
     assert fake.log[0] == "clock"
     assert fake.log[-2:] == ["synchronize", "clock"]
 

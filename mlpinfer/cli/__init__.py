@@ -16,7 +16,9 @@ from mlpinfer._version import VERSION
 from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
 
 #: Commands and the modules they live in.
-COMMANDS = {name: f"mlpinfer.cli.{name}" for name in ("convert", "devices", "inspect", "predict", "score")}
+COMMANDS = {
+    name: f"mlpinfer.cli.{name}" for name in ("convert", "devices", "inspect", "predict", "score", "sweep")
+}
 _EXIT_CODES = ((DeviceError, 3), (WeightsError, 4), (DatasetError, 5), (InputError, 2), (MlpInferError, 1))
 
 

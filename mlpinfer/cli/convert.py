@@ -11,8 +11,8 @@ from mlpinfer.cli import options
 
 
 @click.command("convert", short_help="Write a weight file in another, safe format.")
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.argument("source", type=click.Path(), metavar="IN")
+@click.argument("target", type=click.Path(), metavar="OUT")
 @options.network
 @options.scale
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")

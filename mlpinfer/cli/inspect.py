@@ -10,14 +10,16 @@ from mlpinfer.cli import options
 
 
 @click.command("inspect", short_help="Show the layers of a weight file, and what they compute.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=click.Path(), metavar="FILE")
 @options.network
 @click.option("--folded", is_flag=True, help="Show the equivalent network that is run.")
 @click.option(
     "--trace", "row", metavar="INPUT", help="Run one row: numbers (0,1) or a data file, FILE or FILE:ROW."
 )
 @options.scale
-@click.option("--plot", metavar="FILE.png", help="Draw the weights of the first layer as images.")
+@click.option(
+    "--plot", type=click.Path(), metavar="FILE.png|svg", help="Draw the weights of the first layer as images."
+)
 @options.json_output
 def command(
     file: str,
@@ -39,8 +41,10 @@ def command(
     from mlpinfer.folding import fold
     from mlpinfer.summary import summarize
 
-    if plot and not plot.endswith(".png"):
-        raise click.UsageError(f"--plot: expected a name that ends in .png, found {plot}")
+    if plot:
+        from mlpinfer.render.pictures import check_name
+
+        check_name(plot, "--plot", (".png", ".svg"))
     network = options.load_network(file, layers, scale)
     trace = None
     if row is not None:

@@ -70,11 +70,28 @@ network = _together(
 )
 weights = click.option(
     "--weights",
+    type=click.Path(),
     metavar="FILE",
     help="Pickle, npz, safetensors, PyTorch or ONNX.  [default: the shipped 784-50-100-10]",
 )
 scale = click.option(
     "--scale", type=Scale(), metavar="NUMBER", help="What inputs are multiplied by, such as 1/255."
+)
+data = click.option(
+    "--data",
+    type=click.Path(),
+    metavar="PATH",
+    help="Rows or images: .npy, .npz, IDX, CSV, PNG, JPEG, a folder of them.  [default: the MNIST test set]",
+)
+values = click.option(
+    "--values",
+    type=click.Choice(["labels", "proba"]),
+    default="labels",
+    show_default=True,
+    help="What the timed passes compute; proba adds the softmax.",
+)
+repeat = click.option(
+    "--repeat", type=click.IntRange(1), default=3, show_default=True, help="Timed passes over all rows."
 )
 #: How data files are read: arguments of `open_rows`.
 reading = _together(
@@ -91,6 +108,13 @@ reading = _together(
     ),
     click.option("--invert", is_flag=True, help="Images are dark on light."),
 )
+precision = click.option(
+    "--precision",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="What is computed in.",
+)
 #: How a network is run: arguments of `Predictor`.
 running = _together(
     "running",
@@ -103,13 +127,7 @@ running = _together(
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu or gpu:N."),
     click.option("--threads", type=click.IntRange(1), help="Workers on the CPU.  [default: all cores]"),
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "float64"]),
-        default="float32",
-        show_default=True,
-        help="What is computed in.",
-    ),
+    precision,
     click.option(
         "--threshold",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -124,7 +142,12 @@ cluster = _together(
     click.option(
         "--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, tcp://HOST:PORT."
     ),
-    click.option("--dask-scheduler-file", metavar="FILE", help="The same, by the file that it writes."),
+    click.option(
+        "--dask-scheduler-file",
+        type=click.Path(),
+        metavar="FILE",
+        help="The same, by the file that it writes.",
+    ),
     click.option(
         "--min-workers",
         type=click.IntRange(1),
@@ -142,7 +165,7 @@ cluster = _together(
 )
 
 
-def _check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
+def check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
     """Refuse a file that cannot be written before anything is computed for it."""
     if file not in (None, "-") and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
         raise click.BadParameter(f"expected a file in a folder that is there, found {file}", ctx, option)
@@ -152,8 +175,9 @@ def _check_folder(ctx: click.Context, option: click.Parameter, file: str | None)
 json_output = click.option(
     "--json",
     "json",
+    type=click.Path(),
     metavar="FILE|-",
-    callback=_check_folder,
+    callback=check_folder,
     help="Write JSON to FILE, or to stdout instead of the table.",
 )
 
@@ -209,12 +233,16 @@ def open_inputs(paths: tuple[str, ...], network: Network, reading: dict[str, Any
 
 
 def predictor_for(
-    inputs: Inputs, network: Network, scale: float | None, running: dict[str, Any], on_cluster: bool = False
+    network: Network,
+    scale: float | None,
+    data_scale: float | None,
+    running: dict[str, Any],
+    on_cluster: bool = False,
 ) -> Predictor:
     """Make a predictor that applies the scale of the option, of the network or of the data."""
     from mlpinfer.predictor import Predictor
 
-    scales = (scale, network.scale, inputs.open().scale)
+    scales = (scale, network.scale, data_scale)
     known = next((number for number in scales if number is not None), None)
     if on_cluster and running["threads"] is None:
         running = running | {"threads": 1}  # the workers are the threads

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", short_help="Predict labels, probabilities or logits of rows in files.")
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "--out",
+    type=click.Path(),
     metavar="PATH",
     help="A file that ends in .npy, .csv or .jsonl, or a folder.  [default: a line a row on stdout]",
 )
@@ -74,7 +75,7 @@ def command(
         outputs.check_out(out)
     network = options.load_network(weights, layers)
     chosen = options.open_inputs(inputs, network, reading)
-    predictor = options.predictor_for(chosen, network, scale, running, on_cluster)
+    predictor = options.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
     if out is None:
         with np.errstate(all="ignore"):
             _print(predictor, chosen, values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,31 +11,39 @@ import click
 from mlpinfer.cli import options
 
 if TYPE_CHECKING:
+    from mlpinfer.mistakes import Mistakes
     from mlpinfer.report import ScoreReport
 
 
 @click.command("score", short_help="Measure how right and how fast a network is.")
 @options.weights
 @options.network
-@click.option(
-    "--data",
-    metavar="PATH",
-    help="Rows or images: .npy, .npz, IDX, CSV, PNG, JPEG, a folder of them.  [default: the MNIST test set]",
-)
-@click.option("--labels", metavar="FILE", help="Their labels: .npy, IDX or CSV.")
+@options.data
+@click.option("--labels", type=click.Path(), metavar="FILE", help="Their labels: .npy, IDX or CSV.")
 @options.reading
 @options.scale
 @options.running
-@click.option("--values", type=click.Choice(["labels", "proba"]), default="labels", show_default=True,
-              help="What the timed passes compute; proba adds the softmax.")  # fmt: skip
-@click.option(
-    "--repeat", type=click.IntRange(1), default=3, show_default=True, help="Timed passes over all rows."
-)
+@options.values
+@options.repeat
 @click.option(
     "--warmup", type=click.IntRange(0), default=0, show_default=True, help="More untimed passes before them."
 )
 @click.option("--check-parity", is_flag=True, help="Compute all on the CPU too, and compare; on a GPU.")
+@click.option(
+    "--errors",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Show the N most confident mistakes, with their images.",
+)
 @options.cluster
+@click.option(
+    "--report",
+    type=click.Path(),
+    metavar="FILE.html",
+    callback=options.check_folder,
+    help="Write a web page: metrics, the mistakes, latencies. Needs mlpinfer[report].",
+)
 @options.json_output
 @click.pass_context
 def command(
@@ -49,7 +59,9 @@ def command(
     repeat: int,
     warmup: int,
     check_parity: bool,
+    errors: int,
     cluster: dict[str, Any],
+    report: str | None,
     json: str | None,
 ) -> None:
     """Measure how right and how fast a network is.
@@ -59,14 +71,18 @@ def command(
     """
     if labels and not data:
         raise click.UsageError("--labels: expected --data with it, found none")
+    if report:
+        from mlpinfer.render.page import check_packages
+
+        check_packages()
+    mistakes: Mistakes | None = None
     if options.on_cluster(cluster):
         _refuse_more_passes(context)
-        report = _on_cluster(weights, layers, data, labels, reading, scale, running, cluster)
+        found = _on_cluster(weights, layers, data, labels, reading, scale, running, cluster)
     else:
         mnist = options.Background(options.load_dataset, None, None) if data is None else None
         import numpy as np
 
-        from mlpinfer.predictor import Predictor
         from mlpinfer.scoring import score
 
         network = options.load_network(weights, layers)
@@ -74,22 +90,35 @@ def command(
             dataset = mnist.result()
         else:
             dataset = options.load_dataset(data, labels, side=network.image_side, **reading)
-        predictor = Predictor(network, scale=scale, **running)
+        predictor = options.predictor_for(network, scale, dataset.scale, running)
         with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
-            report = score(
+            found = score(
                 predictor, dataset, values=values, repeat=repeat, warmup=warmup, check_parity=check_parity
             )
+            if errors or (report and hasattr(found.metrics, "confusion")):
+                from mlpinfer.mistakes import find_mistakes
+                from mlpinfer.render.page import MOST_MISTAKES
+
+                mistakes = find_mistakes(predictor, dataset, max(errors, MOST_MISTAKES if report else 0))
     if json != "-":
         from mlpinfer.render.text import print_score
 
-        print_score(report)
+        print_score(found)
+        if errors and mistakes:
+            from mlpinfer.render.blocks import print_mistakes
+
+            print_mistakes(mistakes, errors)
+    if report:
+        from mlpinfer.render.page import write_page
+
+        write_page(report, found, mistakes, shlex.join(["mlpinfer", *sys.argv[1:]]))
     if json:
-        options.write_json(report.to_dict(), json)
+        options.write_json(found.to_dict(), json)
 
 
 def _refuse_more_passes(context: click.Context) -> None:
     """Refuse options of passes that a cluster does not make."""
-    for name in ("values", "repeat", "warmup", "check_parity"):
+    for name in ("values", "repeat", "warmup", "check_parity", "errors", "report"):
         if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option}: expected without --dask, which makes one pass, found both")
@@ -113,7 +142,7 @@ def _on_cluster(
     if data is None:
         data, labels = mnist.IMAGES, mnist.LABELS
     inputs = options.open_inputs((data,), network, reading)
-    predictor = options.predictor_for(inputs, network, scale, running, on_cluster=True)
+    predictor = options.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
     with (
         options.missing_is_data_error(),
         options.connected(cluster) as how,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,15 @@ import numpy as np
 from mlpinfer.errors import InputError, MlpInferError
 from mlpinfer.files import write_whole
 from mlpinfer.network import Network
+from mlpinfer.sweep import SweepPoint, SweepReport
 
 #: No more units than this are drawn.
 MAX_UNITS = 100
+#: Confusion matrices of more classes are drawn without their counts.
+MOST_COUNTED = 20
+ACCENT = "#3b7dd8"
+#: Stands for the colour of the text around a picture until it is in the page.
+_INK = "#010203"
 
 
 def draw_weights(network: Network, path: str | os.PathLike[str]) -> None:
@@ -49,12 +56,122 @@ def draw_weights(network: Network, path: str | os.PathLike[str]) -> None:
     save_figure(figure, path)
 
 
+def confusion_svg(confusion: Sequence[Sequence[int]]) -> str:
+    """Draw a confusion matrix, true labels in rows, as SVG to stand in a page.
+
+    Shades are of each row's share, so that rare classes show; numbers are counts.
+    """
+    counts = np.array(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(counts)
+    size = min(7.0, 1.5 + 0.5 * classes)
+    figure = _figure(size, size)
+    axes = figure.subplots()
+    shades = np.sqrt(shares)  # so that few mistakes among many rows show
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if classes <= MOST_COUNTED:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        for row, column in np.argwhere(counts).tolist():
+            dark = shades[row, column] > 0.5
+            axes.text(
+                column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black"
+            )
+    return _svg(figure)
+
+
+def latency_svg(milliseconds: Sequence[float], marks: dict[str, float]) -> str:
+    """Draw a histogram of batch latencies, with marks such as percentiles, as SVG to stand in a page."""
+    figure = _figure(6.5, 2.6)
+    axes = figure.subplots()
+    axes.hist(milliseconds, bins=min(40, max(12, math.isqrt(len(milliseconds)))), color=ACCENT)
+    for name, value in marks.items():
+        axes.axvline(value, color=_INK, linewidth=1, linestyle=":")
+        axes.annotate(name, (value, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
+    axes.set_xlabel("milliseconds a batch, one thread")
+    axes.set_ylabel("batches")
+    return _svg(figure)
+
+
+def draw_sweep(report: SweepReport, path: str | os.PathLike[str]) -> None:
+    """Draw throughput and batch latency over batch size, to a PNG or SVG file.
+
+    Raises
+    ------
+    MlpInferError
+        If matplotlib is missing.
+    """
+    figure = _figure(9.0, 4.0)
+    throughput, latency = figure.subplots(1, 2)
+    lines: dict[str, list[SweepPoint]] = {}
+    for point in report.points:
+        threads = f", threads={point.asked_threads}" if point.asked_threads else ""
+        lines.setdefault(f"{point.device}{threads}", []).append(point)
+    for name, points in lines.items():
+        sizes = [point.batch_size for point in points]
+        throughput.plot(sizes, [point.samples_per_second for point in points], marker="o", label=name)
+        p50, p99 = ([getattr(point.batch_latency_ms, q) for point in points] for q in ("p50", "p99"))
+        (line,) = latency.plot(sizes, p50, marker="o", label=f"{name}: p50")
+        latency.plot(sizes, p99, linestyle=":", color=line.get_color(), label=f"{name}: p99")
+    best = report.recommended
+    throughput.annotate(
+        "recommended",
+        (best.batch_size, best.samples_per_second),
+        xytext=(0, -18),
+        textcoords="offset points",
+        ha="center",
+    )
+    throughput.set_ylim(0)
+    throughput.set_ylabel("rows a second, end to end")
+    latency.set_ylabel("batch latency, milliseconds")
+    latency.set_yscale("log")
+    for axes in (throughput, latency):
+        axes.set_xscale("log")
+        axes.set_xlabel("rows in a batch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.suptitle(f"{'-'.join(map(str, report.network.layers))}, {report.precision}, {report.data.name}")
+    save_figure(figure, path)
+
+
+def check_name(path: str, option: str, suffixes: Sequence[str]) -> None:
+    """Refuse a name that says no format that is written.
+
+    Raises
+    ------
+    InputError
+    """
+    if os.path.splitext(path)[1].lower() not in suffixes:
+        raise InputError(f"{option}: expected a name that ends in {' or '.join(suffixes)}, found {path}")
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG or SVG, by the name's end, whole or not at all."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower())
     with write_whole(path) as file:
         file.write(picture.getvalue())
+
+
+def _svg(figure: Any) -> str:
+    """Return a figure as an SVG element without ground, its ink in the colour of the text around it."""
+    import matplotlib
+
+    for axes in figure.axes:
+        axes.tick_params(colors=_INK)
+        axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
+        axes.spines[:].set_color(_INK)
+        for text in axes.texts:
+            if text.get_color() == "black" and not axes.images:
+                text.set_color(_INK)
+    picture = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlpinfer"}):
+        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = picture.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -13,6 +13,7 @@ from mlpinfer.network import LayerTrace
 from mlpinfer.ops import Array
 from mlpinfer.report import ScoreReport
 from mlpinfer.summary import NetworkSummary
+from mlpinfer.sweep import SweepReport
 
 #: A table of classes is no longer than this; JSON has them all.
 _MAX_CLASSES = 20
@@ -57,6 +58,43 @@ def print_score(report: ScoreReport) -> None:
     console.print(facts)
     if isinstance(report.metrics, ClassificationMetrics):
         console.print(_class_table(report.metrics))
+
+
+def print_sweep(report: SweepReport) -> None:
+    """Print a sweep on stdout: a line a setting, the recommended one marked, and what bounds it."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("device")
+    for name in ("threads", "batch", "rows/s", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for point in report.points:
+        numbers = (f"{point.threads}", f"{point.batch_size:,}", f"{point.samples_per_second:,.0f}")
+        latency = (f"{point.batch_latency_ms.p50:.4g}", f"{point.batch_latency_ms.p99:.4g}")
+        chosen = point == report.recommended
+        mark, style = ("recommended", "bold") if chosen else ("", "")
+        table.add_row(point.device, *numbers, *latency, mark, style=style)
+    console.print(table)
+    for sentence in sweep_sentences(report):
+        console.print(f"\n{sentence}", markup=False)
+
+
+def sweep_sentences(report: SweepReport) -> list[str]:
+    """Say in words what a sweep found."""
+    best, bound = report.recommended, report.bound
+    where = f"{best.batch_size:,} rows a batch on the {best.device}, {_count(best.threads, 'thread')}"
+    parts = {name: getattr(bound, name) for name in ("launches", "transfer", "memory", "arithmetic")}
+    shares = ", ".join(f"{name} {part / bound.row_us:.0%}" for name, part in parts.items() if part)
+    verb = "bound" if bound.limit == "launches" else "bounds"
+    sentences = [
+        f"Recommended: {where}: {best.samples_per_second:,.0f} rows/s.",
+        f"{bound.limit.capitalize()} {verb} it: of {bound.row_us:.3g} us that a row takes there, {shares}.",
+    ]
+    if report.crossover:
+        sentences.append(f"The GPU is faster than the CPU from {report.crossover:,} rows a batch on.")
+    elif any(point.device != "cpu" for point in report.points):
+        sentences.append("The GPU was not faster than the CPU at the largest batch size.")
+    return sentences
 
 
 def print_summary(summary: NetworkSummary) -> None:

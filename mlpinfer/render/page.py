@@ -1,0 +1,104 @@
+"""A score as a web page: one file that needs no other and asks no network.
+
+Made with Jinja2 and matplotlib (extra ``report``). Whatever comes from data or options is escaped by
+the template; a content security policy forbids everything that does not stand in the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.errors import MlpInferError
+from mlpinfer.files import write_whole
+from mlpinfer.metrics import ClassificationMetrics
+from mlpinfer.mistakes import Mistakes
+from mlpinfer.render import pictures
+from mlpinfer.render.text import batches_text, scale_text
+from mlpinfer.report import ScoreReport
+
+#: No more mistakes are shown, so that the page stays small.
+MOST_MISTAKES = 500
+
+
+def check_packages() -> None:
+    """See that a page can be made, before anything is computed for it.
+
+    Raises
+    ------
+    MlpInferError
+        If a package is missing.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise MlpInferError(f"--report needs {error.name}: pip install 'mlpinfer[report]'") from None
+
+
+def write_page(
+    path: str | os.PathLike[str], report: ScoreReport, mistakes: Mistakes | None, command: str
+) -> None:
+    """Write a score as an HTML file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    report : ScoreReport
+    mistakes : Mistakes, optional
+        The gallery.
+    command : str
+        What made it.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mlpinfer.render", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"scale": scale_text, "picture": _data_uri}
+    text = environment.get_template("page.html").render(
+        **_pictures(report),
+        report=report,
+        mistakes=mistakes.shown[:MOST_MISTAKES] if mistakes else (),
+        wrong=mistakes.total if mistakes else 0,
+        batches=batches_text(report),
+        command=command,
+    )
+    with write_whole(path) as file:
+        file.write(_with_policy(text).encode())
+
+
+def _pictures(report: ScoreReport) -> dict[str, Any]:
+    confusion = latencies = None
+    if isinstance(report.metrics, ClassificationMetrics):
+        confusion = pictures.confusion_svg(report.metrics.confusion)
+    if report.timing.batch_latency_ms:
+        marks = report.timing.batch_latency_ms._asdict()
+        latencies = pictures.latency_svg(report.latencies_ms, {name: marks[name] for name in ("p50", "p99")})
+    return {"confusion": confusion, "latencies": latencies}
+
+
+def _with_policy(text: str) -> str:
+    """Allow the page's own script, by its digest, and no other."""
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return text.replace("SCRIPT-DIGEST", digest, 1)
+
+
+def _data_uri(image: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,242 @@
+"""Sweep batch sizes, threads and devices: which is fastest, and what bounds it.
+
+Every figure is measured in the run. Passes are taken in rounds over all settings, so that a machine
+that slows down meanwhile slows all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlpinfer.data_files import Dataset
+from mlpinfer.environment import Environment, environment
+from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.network import Network
+from mlpinfer.ops import Array
+from mlpinfer.predictor import Predictor
+from mlpinfer.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
+from mlpinfer.scoring import latencies, latency_of, network_info, timed
+
+SCHEMA = "mlpinfer.sweep/1"
+#: No more rows than this are swept; more would say the same.
+MOST_ROWS = 100_000
+#: The recommended batch size is the smallest whose throughput is at least this share of the best.
+ENOUGH = 0.95
+_READ_BYTES = 2**20
+
+
+class SweepPoint(NamedTuple):
+    """One setting and what was measured.
+
+    `threads` is how many workers ran, `asked_threads` how many were asked for, None for all; `seconds`
+    are those of a pass.
+    """
+
+    device: str
+    asked_threads: int | None
+    threads: int
+    evaluator: str
+    batch_size: int
+    samples_per_second: float
+    seconds: Spread
+    batch_latency_ms: Latency
+
+
+class Bound(NamedTuple):
+    """What a row takes at the recommended setting, microseconds, wall clock, and which part is largest.
+
+    `launches` is what a batch costs however few rows it has, shared by its rows: from the times of a
+    row in the smallest and the largest batches, ``t(B) = launch / B + rest``. `transfer` is upload and
+    download, timed apart, of a GPU. `memory` is reading the rows once, timed apart, on a CPU.
+    `arithmetic` is the rest.
+    """
+
+    limit: str
+    row_us: float
+    launches: float
+    transfer: float
+    memory: float
+    arithmetic: float
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """All that `sweep` found; `to_dict` is the JSON of schema ``mlpinfer.sweep/1``.
+
+    `crossover` is the smallest batch size from which a GPU was faster than the CPU at all larger ones
+    too; None where there was no GPU, or it never was.
+    """
+
+    network: NetworkInfo
+    data: DataInfo
+    precision: str
+    values: str
+    points: tuple[SweepPoint, ...]
+    recommended: SweepPoint
+    crossover: int | None
+    bound: Bound
+    environment: Environment
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        result: dict[str, Any] = jsonable({"schema": SCHEMA, **vars(self)})
+        return result
+
+
+def sweep(
+    network: Network,
+    data: Dataset,
+    *,
+    batch_sizes: Sequence[int] = (1, 10, 100, 1_000, 10_000),
+    devices: Sequence[str] = ("cpu",),
+    threads: Sequence[int | None] = (None,),
+    precision: str = "float32",
+    scale: float | None = None,
+    values: str = "labels",
+    repeat: int = 3,
+) -> SweepReport:
+    """Measure throughput and latency at every batch size, on every device, with every number of threads.
+
+    Parameters
+    ----------
+    network : Network
+    data : Dataset
+        Its first 100,000 rows are used.
+    batch_sizes : sequence of int
+    devices : sequence of str
+        As for `Predictor`.
+    threads : sequence of int or None
+    precision, scale
+        As for `Predictor`; without a scale that of the network or the data.
+    values : {"labels", "proba"}
+    repeat : int
+        Timed passes over all rows at each setting, behind one that is not timed.
+
+    Raises
+    ------
+    DatasetError
+        If rows do not fit the network.
+    DeviceError, InputError
+        As `Predictor`, and if there is nothing to sweep.
+    """
+    if values not in ("labels", "proba") or repeat < 1 or not (batch_sizes and devices and threads):
+        raise InputError("sweep: expected values of labels or proba, repeat from 1, and settings to sweep")
+    if data.features != network.sizes[0]:
+        raise DatasetError(
+            f"{data.name}: expected rows of {network.sizes[0]} features, found shape {data.x.shape[1:]}"
+        )
+    scales = (scale, network.scale, data.scale)
+    known = next((number for number in scales if number is not None), None)
+    settings = list(
+        itertools.product(dict.fromkeys(devices), dict.fromkeys(threads), sorted(set(batch_sizes)))
+    )
+    predictors = [
+        Predictor(network, device, size, count, precision, known) for device, count, size in settings
+    ]
+    x = data.x[:MOST_ROWS].reshape(-1, data.features)
+    asked = [count for _, count, _ in settings]
+    points = _measure(predictors, asked, x, values, repeat)
+    best = _recommended(points)
+    bound = _bound(predictors[points.index(best)], points, best, x, values)
+    for predictor in predictors:
+        predictor.close()
+    return SweepReport(
+        network_info(predictors[0]),
+        DataInfo(data.name, len(x), data.features),
+        precision,
+        values,
+        tuple(points),
+        best,
+        _crossover(points),
+        bound,
+        environment(predictors[-1].backend),
+    )
+
+
+def _measure(
+    predictors: list[Predictor], asked: list[int | None], x: Array, values: str, repeat: int
+) -> list[SweepPoint]:
+    computes = [p.predict if values == "labels" else p.predict_proba for p in predictors]
+    for compute in computes:
+        compute(x)
+    seconds: list[list[float]] = [[] for _ in predictors]
+    for _ in range(repeat):
+        for predictor, compute, found in zip(predictors, computes, seconds, strict=True):
+            found.append(timed(predictor, compute, x)[0])
+    return [
+        SweepPoint(
+            predictor.backend.device,
+            threads,
+            predictor.workers(x),
+            predictor.evaluator,
+            predictor.batch_size,
+            len(x) / float(np.median(found)),
+            Spread(min(found), float(np.median(found)), max(found)),
+            latency_of(latencies(predictor, x, values)),
+        )
+        for predictor, threads, found in zip(predictors, asked, seconds, strict=True)
+    ]
+
+
+def _recommended(points: list[SweepPoint]) -> SweepPoint:
+    """Return the smallest batch, then the fewest threads, about as fast as the fastest, on its device."""
+    best = max(points, key=lambda point: point.samples_per_second)
+    enough = [
+        point
+        for point in points
+        if point.device == best.device and point.samples_per_second >= ENOUGH * best.samples_per_second
+    ]
+    return min(enough, key=lambda point: (point.batch_size, point.threads))
+
+
+def _crossover(points: list[SweepPoint]) -> int | None:
+    fastest: dict[bool, dict[int, float]] = {True: {}, False: {}}
+    for point in points:
+        rates = fastest[point.device != "cpu"]
+        rates[point.batch_size] = max(rates.get(point.batch_size, 0.0), point.samples_per_second)
+    on_gpu, on_cpu = fastest[True], fastest[False]
+    crossover = None
+    for batch_size in sorted(on_gpu.keys() & on_cpu.keys(), reverse=True):
+        if on_gpu[batch_size] <= on_cpu[batch_size]:
+            break
+        crossover = batch_size
+    return crossover
+
+
+def _bound(predictor: Predictor, points: list[SweepPoint], best: SweepPoint, x: Array, values: str) -> Bound:
+    row = 1e6 / best.samples_per_second
+    alike = [p for p in points if (p.device, p.asked_threads) == (best.device, best.asked_threads)]
+    first, last = alike[0], alike[-1]
+    launch = 0.0
+    if first.batch_size < last.batch_size:
+        apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
+        launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
+    launches = min(row, launch / best.batch_size)
+    stages = predictor.stages(x, values)
+    transfer = memory = 0.0
+    if stages:
+        transfer = min(row - launches, (stages["upload"] + stages["download"]) * 1e6 / len(x))
+    else:
+        memory = min(row - launches, _read_seconds(x) * 1e6 / len(x) / best.threads)
+    parts = {"launches": launches, "transfer": transfer, "memory": memory}
+    parts["arithmetic"] = row - sum(parts.values())
+    return Bound(max(parts, key=lambda name: parts[name]), row, **parts)
+
+
+def _read_seconds(x: Array) -> float:
+    """Return the seconds that one thread needs to read all rows, piece by piece into the cache."""
+    rows = max(1, _READ_BYTES // x[:1].nbytes)
+    piece, best = np.empty_like(x[:rows]), np.inf
+    for _ in range(3):
+        begin = time.perf_counter()
+        for at in range(0, len(x), rows):
+            part = x[at : at + rows]
+            np.copyto(piece[: len(part)], part)
+        best = min(best, time.perf_counter() - begin)
+    return float(best)

@@ -1,0 +1,127 @@
+"""The web page of a score says what JSON says, and nothing in it is taken for markup."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mlpinfer import Dataset, Network, Predictor, score
+from mlpinfer.mistakes import find_mistakes
+from mlpinfer.render import page
+
+
+class Reader(HTMLParser):
+    """Text of the elements that have an id, cells of tables, and every attribute."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.rows, self.attributes, self._open = {}, [], [], None
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attributes]
+        self._open = dict(attributes).get("id")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._open = "cell"
+
+    def handle_data(self, text):
+        if self._open == "cell":
+            self.rows[-1].append(text)
+        elif self._open:
+            self.ids.setdefault(self._open, text)
+        self._open = None
+
+
+def test_it_says_what_json_says(run, tmp_path):
+    done = run("score", "--report", "report.html", "--json", "report.json", "--repeat", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "report.html").read_text()
+    assert len(text) < 2_000_000
+    report, read = json.loads((tmp_path / "report.json").read_text()), Reader(text)
+    assert read.ids["accuracy"] == f"{report['metrics']['accuracy']:.4f}"
+    assert read.ids["throughput"] == f"{report['timing']['samples_per_second']:,.0f} rows/s"
+    assert read.ids["device"] == report["device"]["actual"]
+    assert read.rows[1:] == [
+        [
+            str(row["label"]),
+            *(f"{row[name]:.4f}" for name in ("precision", "recall", "f1")),
+            f"{row['support']:,}",
+        ]
+        for row in report["metrics"]["per_class"]
+    ]
+    counts = re.findall(r"<text[^>]*>(\d+)</text>", text[text.index("<svg") : text.index("</svg>")])
+    drawn = sorted(count for row in report["metrics"]["confusion"] for count in row if count)
+    assert sorted(map(int, counts)) == sorted([*drawn, *range(10), *range(10)])
+    wrong = 10_000 - report["metrics"]["n_correct"]
+    assert read.tags.count("img") == wrong
+    assert f"All {wrong}" in text
+    for name, value in report["environment"].items():
+        assert value is None or (f"<dt>{name}</dt>" in text and str(value) in text)
+    assert report["network"]["sha256"] in text
+    assert "mlpinfer score --report report.html --json report.json --repeat 1" in text
+
+
+def test_nothing_in_it_is_loaded_from_elsewhere(run, tmp_path):
+    run("score", "--report", "report.html", "--repeat", 1)
+    text = (tmp_path / "report.html").read_text()
+    for tag, name, value in Reader(text).attributes:
+        if name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert value.startswith(("data:", "#")), (tag, name, value[:50])
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_what_comes_from_data_is_escaped(network, mnist, tmp_path):
+    name = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    data = Dataset(mnist[0][:500], mnist[1][:500], 1 / 255, name)
+    predictor = Predictor(network, scale=1 / 255)
+    report = score(predictor, data, repeat=1)
+    page.write_page(tmp_path / "r.html", report, find_mistakes(predictor, data, 9), f"mlpinfer {name}")
+    text = (tmp_path / "r.html").read_text()
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert Reader(text).tags.count("script") == 1
+
+
+@pytest.mark.parametrize("head", ["identity", "sigmoid", "softmax"])
+def test_every_kind_of_network_has_a_page(tmp_path, head):
+    rng = np.random.default_rng(0)
+    network = Network.random([3, 4, 1 if head == "sigmoid" else 30], hidden="relu", head=head)
+    x = rng.standard_normal((50, 3))
+    y = rng.standard_normal((50, 30)) if head == "identity" else rng.integers(0, 2, 50)
+    predictor = Predictor(network)
+    for labels in (y, None):
+        data = Dataset(x, labels)
+        mistakes = find_mistakes(predictor, data, 9) if head != "identity" and labels is not None else None
+        page.write_page(tmp_path / "r.html", score(predictor, data, repeat=1), mistakes, "mlpinfer")
+        text = (tmp_path / "r.html").read_text()
+        assert ("R&sup2;" in text) == (head == "identity" and labels is not None)
+        assert ("not known" in text) == (labels is None)
+        assert Reader(text).tags.count("img") == 0  # rows of three numbers are no images
+        assert ("taken for" in text) == bool(mistakes and mistakes.shown)
+
+
+def test_no_more_mistakes_than_a_small_page_holds(tmp_path):
+    network = Network.from_arrays([np.zeros((4, 2))], [[1.0, 0]])
+    data = Dataset(np.ones((2_000, 4), np.uint8), np.ones(2_000, int), 1 / 255)
+    predictor = Predictor(network, scale=1 / 255)
+    report = score(predictor, data, repeat=1)
+    page.write_page(tmp_path / "r.html", report, find_mistakes(predictor, data, 1_000), "mlpinfer")
+    text = (tmp_path / "r.html").read_text()
+    assert Reader(text).tags.count("img") == page.MOST_MISTAKES == 500
+    assert "The 500 most confident of 2,000" in text
+
+
+def test_a_missing_package_is_named_before_anything_is_computed(run, tmp_path):
+    (tmp_path / "jinja2.py").write_text("raise ImportError('no', name='jinja2')")
+    done = run("score", "--report", "r.html", PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "mlpinfer: --report needs jinja2: pip install 'mlpinfer[report]'\n"
+    assert not (tmp_path / "r.html").exists()
