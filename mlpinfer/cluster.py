@@ -1,22 +1,24 @@
 """Predict or score on a Dask cluster that is already there.
 
-Futures only: a task and its receipt or tally travel, rows do not. Workers read the inputs and write the
-parts themselves, on a file system that all see. Dask promises that a task runs at least once; a part is
-the same however often it was written.
+Futures only: the predictor travels once to each worker, tasks and their receipts or tallies travel, rows
+do not. Workers read the inputs and write the parts themselves, on a file system that all see. Dask
+promises that a task runs at least once; a part is the same however often it was written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mlpinfer import jobs
 from mlpinfer._version import VERSION
 from mlpinfer.data_files.inputs import Inputs
-from mlpinfer.errors import ClusterError, InputError
+from mlpinfer.errors import ClusterError, DatasetError, InputError, MlpInferError
 from mlpinfer.files import write_whole
 from mlpinfer.jobs import Job, Receipt, Task
 from mlpinfer.predictor import Predictor
@@ -30,6 +32,8 @@ T = TypeVar("T", Task, ScoreTask)
 R = TypeVar("R")
 #: Seconds until a scheduler that does not answer is an error, and a cluster without workers.
 _SCHEDULER_SECONDS, _WORKER_SECONDS = 10.0, 60.0
+#: Seconds until a question is asked again, and between two looks at what is done.
+_ANSWER_SECONDS, _LOOK_SECONDS = 3.0, 0.02
 #: Tasks that wait on the cluster, for every thread of it.
 _WINDOW = 4
 
@@ -55,9 +59,9 @@ def connect(address: str | None = None, scheduler_file: str | None = None) -> Cl
         return Client(
             address, scheduler_file=scheduler_file, timeout=_SCHEDULER_SECONDS, set_as_default=False
         )
-    except (OSError, ValueError) as error:
-        text = ascii(str(error).partition("\n")[0])[1:-1][:100]
-        raise ClusterError(f"{where}: expected a Dask scheduler, found none that answers ({text})") from None
+    except Exception as error:  # of a dozen unrelated types: bad addresses, bad files, no answer
+        found = _short(error)
+        raise ClusterError(f"{where}: expected a Dask scheduler, found none that answers ({found})") from None
 
 
 def run_job(
@@ -103,15 +107,15 @@ def run_job(
     with write_whole(nonce) as file:
         file.write(b"seen")
     try:
-        _check_workers(client, min_workers, [nonce, *job.tasks[0].inputs.paths])
+        _check_workers(client, min_workers, [nonce, *job.paths])
     finally:
         os.unlink(nonce)
     try:
         for task, receipt in _results(client, jobs.run_task, predictor, missing, retries):
             done[task] = receipt
             progress(receipt.rows)
-    except ClusterError as error:
-        raise ClusterError(f"{error}; what is done is kept, --resume goes on with the rest") from None
+    except (ClusterError, DatasetError) as error:
+        raise type(error)(f"{error}; what is done is kept, --resume goes on with the rest") from None
     return [done[task] for task in job.tasks]
 
 
@@ -156,10 +160,8 @@ def score(
         As `mlpinfer.score_tasks.split_score`.
     """
     job = split_score(predictor, inputs, labels, rows_per_task)
-    first = job.tasks[0]
-    truth = first.labels.paths if first.labels else ()
-    _check_workers(client, min_workers, [*first.inputs.paths, *truth])
-    workers, threads = len(client.nthreads()), sum(client.nthreads().values())
+    _check_workers(client, min_workers, job.paths)
+    workers = client.nthreads()
     done, begin = {}, time.perf_counter()
     for task, scored in _results(client, run_score_task, predictor, job.tasks, retries):
         done[task] = scored
@@ -167,29 +169,68 @@ def score(
     seconds = time.perf_counter() - begin
     # In the order of their rows: sums are the same whichever task was first.
     in_order = [done[task] for task in job.tasks]
-    return report_of(predictor, job, in_order, seconds, ClusterInfo(workers, threads, len(job.tasks)))
+    return report_of(
+        predictor, job, in_order, seconds, ClusterInfo(len(workers), sum(workers.values()), len(job.tasks))
+    )
 
 
-def _check_workers(client: Client, min_workers: int, files: list[str]) -> None:
+def _check_workers(client: Client, min_workers: int, files: Sequence[str]) -> None:
     """See, before the first task, that every worker could run it."""
-    try:
-        client.wait_for_workers(min_workers, timeout=_WORKER_SECONDS)
-    except TimeoutError:
-        raise ClusterError(f"expected {min_workers} Dask workers, found fewer within a minute") from None
-    for worker, (version, missing) in client.run(_look, files).items():
+    with _translated("before the first task"):
+        try:
+            client.wait_for_workers(min_workers, timeout=_WORKER_SECONDS)
+        except TimeoutError:
+            raise ClusterError(
+                f"expected {min_workers} Dask workers, found fewer within a minute; start more"
+            ) from None
+        found = client.run(_look, files, on_error="return")
+    for worker, seen in found.items():
+        if isinstance(seen, BaseException):
+            why = _short(seen)
+            raise ClusterError(
+                f"{worker}: expected mlpinfer {VERSION} there, found an error: {why}; install it"
+            )
+        version, missing = seen
         if version != VERSION:
             raise ClusterError(f"{worker}: expected mlpinfer {VERSION}, found {version}")
         if missing:
             raise ClusterError(f"{worker}: expected to see {missing}, found nothing; share its folder")
 
 
-def _look(files: list[str]) -> tuple[str, str | None]:
+@contextlib.contextmanager
+def _translated(when: str) -> Iterator[None]:
+    """Turn what distributed raises where the scheduler is gone into one kind of error."""
+    try:
+        yield
+    except (MlpInferError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise ClusterError(f"the Dask scheduler does not answer any more {when} ({_short(error)})") from None
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {ascii(str(error).partition(chr(10))[0])[1:-1][:200]}"
+
+
+def _look(files: Sequence[str]) -> tuple[str, str | None]:
     """Return the worker's version, and the first of the files that it does not see."""
     return VERSION, next((file for file in files if not os.path.exists(file)), None)
 
 
 def _identity(predictor: Predictor) -> Predictor:
     return predictor
+
+
+def _run(
+    version: str, function: Callable[[Predictor, T], R], predictor: Predictor, task: T
+) -> R | MlpInferError:
+    """Run a task on a worker, which may have joined late; what is wrong with data is not tried again."""
+    if version != VERSION:
+        return ClusterError(f"expected mlpinfer {version} on every worker, found {VERSION}")
+    try:
+        return function(predictor, task)
+    except MlpInferError as error:
+        return error
 
 
 def _results(
@@ -217,11 +258,15 @@ def _results(
         else:
             yield task, again
     if hopeless:
-        rows = ", ".join(f"{task.begin} to {task.end}" for task, _ in hopeless[:5])
-        more = f" and {len(hopeless) - 5} more" if len(hopeless) > 5 else ""
-        raise ClusterError(
-            f"{len(hopeless)} of {len(tasks)} tasks failed, rows {rows}{more}: {hopeless[0][1].text}"
-        )
+        kind = DatasetError if all(failure.in_data for _, failure in hopeless) else ClusterError
+        found = f"{len(hopeless)} of {len(tasks)} tasks failed, rows {_rows(task for task, _ in hopeless)}"
+        raise kind(f"{found}: {hopeless[0][1].text}")
+
+
+def _rows(tasks: Iterable[T]) -> str:
+    """Name the rows of some tasks."""
+    spans = [f"{task.begin} to {task.end}" for task in tasks]
+    return ", ".join(spans[:5]) + (f" and {len(spans) - 5} more" if len(spans) > 5 else "")
 
 
 def _outcomes(
@@ -231,35 +276,37 @@ def _outcomes(
     tasks: Sequence[T],
     retries: int,
 ) -> Iterator[tuple[T, R | _Failure]]:
+    """Yield every task with its result, or with what went wrong, as they are done."""
     run = uuid.uuid4().hex  # in every key: results of an earlier run are not taken for these
-    # By submit and not by scatter: a worker that takes it along when it dies gets it computed again.
-    travelling = client.submit(_identity, predictor, key=f"predictor-{run}", retries=retries)
+    with _translated("at the first task"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
+        # By submit and not by scatter: a worker that takes it along when it dies gets it computed again.
+        travelling = client.submit(_identity, predictor, key=f"predictor-{run}", retries=retries)
     waiting, patience = iter(tasks), _Patience(client)
     running: dict[Future, T] = {}
     while True:
-        while len(running) < _WINDOW * patience.threads and (task := next(waiting, None)) is not None:
-            future = client.submit(
-                function, travelling, task, key=f"rows-{task.begin}-{run}", retries=retries
-            )
-            running[future] = task
+        with _translated("during the run"):
+            while len(running) < _WINDOW * patience.threads and (task := next(waiting, None)) is not None:
+                key = f"rows-{task.begin}-{run}"
+                future = client.submit(_run, VERSION, function, travelling, task, key=key, retries=retries)
+                running[future] = task
         if not running:
             return
-        for future in patience.wait(list(running)):
-            error = future.exception()
-            yield running.pop(future), future.result() if error is None else _Failure.of(error)
+        for future, outcome in patience.wait(running):
+            yield running.pop(future), outcome
             future.release()
 
 
 class _Failure(NamedTuple):
     """What became of a task that has no result."""
 
-    killed_worker: bool
     text: str
+    killed_worker: bool = False
+    in_data: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> _Failure:
-        name = type(error).__name__
-        return cls(name == "KilledWorker", f"{name}: {ascii(str(error).partition(chr(10))[0])[1:-1][:200]}")
+        return cls(_short(error), type(error).__name__ == "KilledWorker", isinstance(error, DatasetError))
 
 
 class _Patience:
@@ -267,28 +314,51 @@ class _Patience:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._answered = self._had_workers = time.monotonic()
-        self.threads = max(1, sum(client.nthreads().values()))
+        self._asked = self._answered = self._had_workers = time.monotonic()
+        with _translated("at the first task"):
+            self.threads = max(1, sum(client.nthreads().values()))
 
-    def wait(self, futures: list[Any]) -> list[Any]:
-        """Return those that are finished or have failed, at least one."""
+    def wait(self, running: dict[Future, T]) -> list[tuple[Future, Any]]:
+        """Return those that are done with their results or failures, at least one."""
         while True:
-            finished = [future for future in futures if future.status in ("finished", "error")]
-            if finished:
-                self._answered = self._had_workers = time.monotonic()
-                return finished
-            self._check()
-            time.sleep(0.02)
+            done = [(future, self._outcome(future)) for future in running if future.status != "pending"]
+            done = [(future, outcome) for future, outcome in done if outcome is not None]
+            if done:
+                return done
+            self._check(running)
+            time.sleep(_LOOK_SECONDS)
 
-    def _check(self) -> None:
-        now = time.monotonic()
-        if self._client.status == "running":
+    def _outcome(self, future: Future) -> Any:
+        """Return the result of a future or its failure; None where its worker is gone with it."""
+        try:
+            if future.status == "finished":
+                found = future.result(timeout=_ANSWER_SECONDS)
+                return _Failure.of(found) if isinstance(found, MlpInferError) else found
+            if future.status == "error":
+                return _Failure.of(future.exception(timeout=_ANSWER_SECONDS))
+        except TimeoutError:
+            return None
+        except Exception as error:  # the task's own stand in `future.exception`
+            if future.status == "pending":
+                return None
+            return _Failure(f"its result is lost ({_short(error)})")
+        return _Failure("cancelled by the scheduler or by another client of it")
+
+    def _check(self, running: dict[Future, T]) -> None:
+        """Ask the scheduler, now and then, which workers it has."""
+        if time.monotonic() - self._asked < 1:
+            return
+        threads = None
+        with contextlib.suppress(Exception):
+            threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=_ANSWER_SECONDS)
+        self._asked = now = time.monotonic()
+        if threads is not None:
             self._answered = now
-            info = self._client.scheduler_info(n_workers=-1)["workers"]
-            self.threads = sum(worker["nthreads"] for worker in info.values()) or self.threads
-            if info:
-                self._had_workers = now
+            self.threads = sum(threads.values()) or self.threads
+        if threads:
+            self._had_workers = now
         if now - self._answered > _SCHEDULER_SECONDS or self._client.status == "closed":
             raise ClusterError("the Dask scheduler does not answer any more")
         if now - self._had_workers > _WORKER_SECONDS:
-            raise ClusterError("no Dask worker is left")
+            found = f"rows {_rows(running.values())} were to be computed"
+            raise ClusterError(f"no Dask worker is left; {found}, and may be what ended them")

@@ -8,7 +8,8 @@ was killed goes on with what is missing.
 
 from __future__ import annotations
 
-import dataclasses
+import errno
+import hashlib
 import io
 import itertools
 import json
@@ -24,7 +25,7 @@ import numpy as np
 
 from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows
-from mlpinfer.data_files.inputs import Inputs
+from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.files import write_whole
 from mlpinfer.predictor import Predictor
@@ -45,9 +46,9 @@ PLAN, MANIFEST = "job.json", "manifest.json"
 
 
 class Task(NamedTuple):
-    """Rows `begin` to `end` of the inputs, and the file their values go to."""
+    """Rows `begin` to `end` of all, the files they lie in, and the file their values go to."""
 
-    inputs: Inputs
+    files: FilePart
     begin: int
     end: int
     values: str
@@ -89,6 +90,11 @@ class Job:
         """Rows of all tasks."""
         return self.tasks[-1].end
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files that are read."""
+        return tuple(path for path, *_ in self.description["inputs"])
+
 
 def _folder(out: str) -> str:
     return out + ".partial"
@@ -121,14 +127,21 @@ def split_job(
         If it has no such values, no scale is known for bytes, or the output is one of the inputs.
     """
     inputs, out = inputs.resolve(), os.path.realpath(out)
+    stamps = inputs.stamps()
     rows = check_inputs(predictor, inputs, values)
     if out in inputs.paths:
         raise InputError(f"{out}: expected another name than that of an input")
     unit, spans = cut(predictor, rows, values, rows_per_task)
+    description = _describe(predictor, inputs, stamps, rows) | {"values": values, "rows_per_task": unit}
+    # Parts of another job have other names: one that is still written somewhere is not taken for ours.
+    mark = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:8]
     digits = len(str(len(spans) - 1))
-    names = (os.path.join(_folder(out), f"part-{number:0{digits}}.npy") for number in range(len(spans)))
-    tasks = tuple(Task(inputs, *span, values, name) for span, name in zip(spans, names, strict=True))
-    description = _describe(predictor, inputs, rows) | {"values": values, "rows_per_task": unit}
+    tasks = tuple(
+        Task(files, *span, values, os.path.join(_folder(out), f"part-{number:0{digits}}-{mark}.npy"))
+        for number, (files, span) in enumerate(
+            zip(file_parts(inputs, stamps, rows, spans), spans, strict=True)
+        )
+    )
     return Job(out, tasks, description)
 
 
@@ -164,14 +177,14 @@ def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
     return rows
 
 
-def _describe(predictor: Predictor, inputs: Inputs, rows: Rows) -> dict[str, Any]:
+def _describe(predictor: Predictor, inputs: Inputs, stamps: tuple[Stamp, ...], rows: Rows) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "mlpinfer": VERSION,
         "numpy": np.__version__,
         "network": predictor.network.sha256,
-        "inputs": [list(file) for file in inputs.files()],
-        "reading": {key: value for key, value in dataclasses.asdict(inputs).items() if key != "paths"},
+        "inputs": [[path, *stamp] for path, stamp in zip(inputs.paths, stamps, strict=True)],
+        "reading": inputs.how(),
         "rows": rows.samples,
         "scale": predictor.scale,
         "threshold": predictor.threshold,
@@ -192,7 +205,7 @@ def run_task(predictor: Predictor, task: Task) -> Receipt:
     OSError
         If the part cannot be written.
     """
-    x = task.inputs.open().read(task.begin, task.end)
+    x = task.files.read(task.begin, task.end)
     y = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(y))
@@ -282,9 +295,16 @@ def remove(folder: str, mark: str) -> None:
     """Remove a folder that was made here, its `mark` last: as long as anything is left, it is known."""
     if not os.path.isdir(folder):
         return
-    for name in sorted(os.listdir(folder), key=lambda name: name == mark):
-        os.unlink(os.path.join(folder, name))
-    os.rmdir(folder)
+    while True:
+        for name in sorted(os.listdir(folder), key=lambda name: name == mark):
+            os.unlink(os.path.join(folder, name))
+        try:
+            os.rmdir(folder)
+            return
+        except OSError as error:
+            # A task of a run that is gone may still write here.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 @contextmanager

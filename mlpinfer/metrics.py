@@ -117,7 +117,8 @@ class ValueTally:
     def result(self) -> RegressionMetrics:
         """Judge all rows that were counted."""
         # A constant truth has no variance to explain: 1 if it was met exactly, else 0.
-        varies = self.spread > 0
+        least = self.rows * (8 * np.finfo(np.float64).eps * self.mean) ** 2  # what rounding leaves of it
+        varies = ~(self.spread <= least)  # so that what is not a number stays so
         r2 = np.where(varies, 1 - self.squared / np.where(varies, self.spread, 1), self.squared == 0)
         mse, mae = (float(sums.mean() / self.rows) for sums in (self.squared, self.absolute))
         return RegressionMetrics(mse, mae, float(r2.mean()))

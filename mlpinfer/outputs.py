@@ -54,6 +54,8 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     for task, receipt in zip(job.tasks, receipts, strict=True):
         if not is_whole(task.path, receipt):
             raise OSError(f"{task.path}: changed since it was written; --resume computes it again")
+    if sum(receipt.rows for receipt in receipts) != job.rows:
+        raise OSError(f"{job.out}: expected {job.rows} rows, found parts of fewer; use --overwrite")
     encode = _FORMATS.get(os.path.splitext(job.out)[1])
     if encode is None:
         _finish_folder(job, receipts)

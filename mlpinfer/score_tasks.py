@@ -12,21 +12,22 @@ from typing import NamedTuple
 import numpy as np
 
 from mlpinfer import jobs, metrics
-from mlpinfer.data_files import Rows, open_labels
-from mlpinfer.data_files.inputs import Inputs
+from mlpinfer.data_files import open_labels
+from mlpinfer.data_files.inputs import FilePart, Inputs, file_parts
 from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.report import BatchInfo, ClusterInfo, DataInfo, DeviceInfo, ScoreReport, Spread, Timing
-from mlpinfer.scoring import network_info, parts
+from mlpinfer.scoring import network_info
+from mlpinfer.scoring import parts as cut
 
 
 class ScoreTask(NamedTuple):
-    """Rows `begin` to `end` of the inputs and of their labels; without `labels` those of the inputs."""
+    """Rows `begin` to `end` of all, the files they lie in, and that of their labels, if it is another."""
 
-    inputs: Inputs
-    labels: Inputs | None
+    files: FilePart
+    labels: FilePart | None
     begin: int
     end: int
 
@@ -41,10 +42,11 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Tasks, in the order of their rows."""
+    """Tasks, in the order of their rows, and all files they read."""
 
     data: DataInfo
     tasks: tuple[ScoreTask, ...]
+    paths: tuple[str, ...]
 
 
 def split_score(
@@ -69,16 +71,20 @@ def split_score(
         If no scale is known for bytes.
     """
     inputs = inputs.resolve()
+    stamps = inputs.stamps()
     rows = jobs.check_inputs(predictor, inputs, "labels")
     truth = None
     if labels is not None:
-        truth = Inputs((labels,)).resolve()
+        source = Inputs((labels,)).resolve()
+        truth = FilePart(source, source.stamps(), 0)
         found = open_labels(labels).samples
         if found != rows.samples:
             raise DatasetError(f"{rows.name}: expected {rows.samples} labels, one a row, found {found}")
     _, spans = jobs.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
+    parts = file_parts(inputs, stamps, rows, spans)
     data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
-    return ScoreJob(data, tuple(ScoreTask(inputs, truth, *span) for span in spans))
+    tasks = (ScoreTask(files, truth, *span) for files, span in zip(parts, spans, strict=True))
+    return ScoreJob(data, tuple(tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
 
 
 def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
@@ -89,25 +95,24 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
     DatasetError
         If rows or labels cannot be read, or labels do not fit the network.
     """
-    rows = task.inputs.open()
-    x, truth = rows.read(task.begin, task.end), _truth(task, rows)
+    x, truth = task.files.read(task.begin, task.end), _truth(task)
     x = x.reshape(len(x), -1)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report
         if truth is None:
             predictor.predict(x)
             tally = None
         else:
-            tallies = (_tally(predictor, x[part], truth[part]) for part in parts(len(x)))
+            tallies = (_tally(predictor, x[part], truth[part]) for part in cut(len(x)))
             tally = functools.reduce(operator.add, tallies)
     backend = predictor.backend
     device = (backend.device, backend.describe(), backend.name, predictor.evaluator)
     return Scored(len(x), tally, device)
 
 
-def _truth(task: ScoreTask, rows: Rows) -> Array | None:
+def _truth(task: ScoreTask) -> Array | None:
     if task.labels is None:
-        return None if rows.y is None else rows.y[task.begin : task.end]
-    y = task.labels.open().read(task.begin, task.end)
+        return task.files.labels(task.begin, task.end)
+    y = task.labels.read(task.begin, task.end)
     return y[:, 0] if y.shape[1:] == (1,) else y
 
 
@@ -131,7 +136,8 @@ def report_of(
     Devices and evaluators are those that tasks ran on; the environment is that of this process.
     """
     tallies = [part.tally for part in scored if part.tally is not None]
-    found = functools.reduce(operator.add, tallies).result() if tallies else None
+    with np.errstate(all="ignore"):  # as in the tasks
+        found = functools.reduce(operator.add, tallies).result() if tallies else None
     used = zip(*(part.device for part in scored), strict=True)
     device, name, backend, evaluator = (", ".join(sorted(set(names))) for names in used)
     size = predictor.batch_size

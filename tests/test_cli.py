@@ -325,7 +325,11 @@ def test_convert(run, tmp_path):
         (["inspect", shipped(), "--trace", "1_0,1"], 5, "expected numbers such as 0,1"),
         (["inspect", shipped(), "--trace", "nan,1"], 5, "expected numbers such as 0,1"),
         (["inspect", shipped(), "--trace", ""], 5, "'': expected numbers such as 0,1"),
-        (["inspect", shipped(), "--plot", "w.txt"], 2, "expected a name that ends in .png or .svg, found w.txt"),
+        (
+            ["inspect", shipped(), "--plot", "w.txt"],
+            2,
+            "expected a name that ends in .png or .svg, found w.txt",
+        ),
         (["inspect", shipped(), "--trace", "none"], 5, "expected numbers such as 0,1 or a data file"),
         (
             ["inspect", "and.pkl", "--head", "sigmoid", "--plot", "w.png"],

@@ -320,3 +320,10 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, kind):
     write(9)
     with pytest.raises(DatasetError, match="changed while it was read, try again"):
         rows.read(0, 10)
+
+
+def test_labels_in_some_files_only_are_refused(tmp_path):
+    np.savez(tmp_path / "0.npz", x=np.ones((2, 3)), y=np.zeros(2))
+    np.savez(tmp_path / "1.npz", x=np.ones((2, 3)))
+    with pytest.raises(DatasetError, match="expected labels in all or none, found them in 1"):
+        open_rows([tmp_path])

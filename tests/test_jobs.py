@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlpinfer import DatasetError, InputError, Network, Predictor, jobs, outputs
 from mlpinfer.data_files import idx
@@ -296,15 +297,18 @@ def command(*args):
 def test_killed_at_any_moment_and_resumed(run, tmp_path, mnist):
     np.save(tmp_path / "rows.npy", np.tile(mnist[0], (3, 1)))
     how = ["rows.npy", "--scale", "1/255", "--values", "logits", "--rows-per-task", 300, "--out"]
-    begin = time.perf_counter()
     assert run("predict", *how, "whole.npy").returncode == 0
-    seconds = time.perf_counter() - begin
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     moments, killed = random.Random(0), 0
     for i in range(10):
         out = tmp_path / f"out{i}.npy"
+        parts = tmp_path / f"out{i}.npy.partial"
         process = subprocess.Popen(command(*how, out.name), cwd=tmp_path, env=environment)
-        time.sleep(moments.uniform(0.2, 1) * seconds)
+        enough, deadline = moments.randrange(100), time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if parts.exists() and len(list(parts.glob("part-*.npy"))) >= enough:
+                break
+        time.sleep(moments.uniform(0, 0.01))
         process.send_signal(signal.SIGKILL)
         killed += process.wait(60) != 0
         if out.exists():  # whole, whatever was left to clean up
@@ -341,8 +345,6 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_with(run, tmp_path, mnist):
 
 
 def test_lines_on_stdout(run, tmp_path, mnist):
-    from PIL import Image
-
     images = tmp_path / "images"
     images.mkdir()
     for i in range(3):
@@ -434,3 +436,60 @@ except SystemExit as done:
     for i, part in enumerate(labels):
         turned = 0 if kind in ("gz", "idx") else i % 30 if kind != "npy" else i
         np.testing.assert_array_equal(part, np.roll(labels[0], turned))
+
+
+def test_a_part_of_another_job_is_not_taken_for_ours(rows, tmp_path, network):
+    """A run that was stopped may have tasks elsewhere that still write, into the folder of the next."""
+    other = Network.random([784, 10], seed=1)
+    before = split_job(
+        Predictor(other, batch_size=50, scale=1),
+        Inputs((str(rows),)),
+        tmp_path / "out.npy",
+        rows_per_task=100,
+    )
+    jobs.begin(before)
+    predictor = Predictor(network, batch_size=50, scale=1 / 255)
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    jobs.begin(job, overwrite=True)
+    jobs.run_task(predictor, job.tasks[0])
+    for task in before.tasks[:4]:
+        jobs.run_task(Predictor(other, batch_size=50, scale=1), task)
+    outputs.finish(job, run_job(predictor, job, resume=True))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(np.load(rows)))
+    assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
+
+
+@pytest.mark.parametrize("rows_now", [1_037, 900])
+def test_inputs_that_change_during_a_run_are_refused(predictor, rows, tmp_path, rows_now):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+
+    def change(done):
+        np.save(tmp_path / "new.npy", np.zeros((rows_now, 784), np.uint8))
+        os.replace(tmp_path / "new.npy", rows)
+
+    with pytest.raises(DatasetError, match=r"rows\.npy: changed since the run began; begin anew"):
+        run_job(predictor, job, progress=change)
+
+
+def test_a_task_carries_its_own_files_only(predictor, tmp_path, mnist):
+    for i in range(100):
+        np.save(tmp_path / f"{i:03}.npy", mnist[0][i * 7 : i * 7 + 7])
+    job = split_job(predictor, Inputs((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=50)
+    assert [len(task.files.inputs.paths) for task in job.tasks] == [1] * 100
+    assert max(len(pickle.dumps(task)) for task in job.tasks) < 1_000
+    outputs.finish(job, run_job(predictor, job))
+    found = np.concatenate([np.load(path) for path in sorted((tmp_path / "out").glob("*.npy"))])
+    np.testing.assert_array_equal(found, predictor.predict(mnist[0][:700]))
+
+
+def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
+    """Options about images are no error in a task that has none."""
+    for i in range(5):
+        Image.fromarray(mnist[0][i].reshape(28, 28)).save(tmp_path / f"{i}.png")
+    idx_rows = tmp_path / "8.idx"
+    idx_rows.write_bytes(idx.encode(255 - mnist[0][5:10].reshape(-1, 28, 28)))
+    how = Inputs((str(tmp_path / "*.png"), str(idx_rows)), side=28, invert=True)
+    job = split_job(predictor, how, tmp_path / "out.npy", rows_per_task=2)
+    outputs.finish(job, run_job(predictor, job))
+    x = 255 - mnist[0][:10]
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(x))

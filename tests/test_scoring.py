@@ -1,4 +1,6 @@
+import functools
 import json
+import operator
 import types
 
 import numpy as np
@@ -165,3 +167,18 @@ def test_classes_that_never_occur_are_listed():
     found = metrics.LabelTally(metrics.confusion_matrix(np.array([0]), np.array([0]), 3), 0.0).result()
     assert [row.support for row in found.per_class] == [1, 0, 0]
     assert found.per_class[2].f1 == 0
+
+
+def test_tallies_of_values_that_are_constant_or_no_numbers():
+    rng = np.random.default_rng(0)
+    truth, predicted = np.full((10_007, 1), 1234.567891), rng.standard_normal((10_007, 1))
+    for cuts in (1, 5):
+        tallies = [
+            metrics.ValueTally.of(*parts)
+            for parts in zip(np.array_split(truth, cuts), np.array_split(predicted, cuts), strict=True)
+        ]
+        assert functools.reduce(operator.add, tallies).result().r2 == 0
+    for value in (np.nan, np.inf):
+        with np.errstate(invalid="ignore"):
+            found = metrics.ValueTally.of(np.array([[1], [2], [value]]), np.zeros((3, 1))).result()
+        assert np.isnan(found.r2)

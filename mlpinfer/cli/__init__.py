@@ -104,7 +104,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     # A warning is a note: one line, without the line of code that it came from.
-    warnings.showwarning = lambda message, *_, **__: click.echo(f"mlpinfer: {message}", err=True)
+    warnings.showwarning = lambda message, *_, **__: click.echo(
+        f"mlpinfer: {' '.join(str(message).split())}", err=True
+    )
     try:
         code = group.main(args, prog_name="mlpinfer", standalone_mode=False, auto_envvar_prefix="MLPINFER")
         if sys.stdout is not None:

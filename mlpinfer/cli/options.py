@@ -222,12 +222,16 @@ def load_network(file: str | None, layers: dict[str, str | None], scale: float |
     return network
 
 
-def open_inputs(paths: tuple[str, ...], network: Network, reading: dict[str, Any]) -> Inputs:
+def open_inputs(
+    paths: tuple[str, ...], network: Network, reading: dict[str, Any], by_absolute_name: bool = False
+) -> Inputs:
     """Say which rows a command reads, and see that they can be opened."""
     from mlpinfer.data_files.inputs import Inputs
 
     chosen = Inputs(paths, network.image_side, **reading)
     with missing_is_data_error():
+        if by_absolute_name:
+            chosen = chosen.resolve()
         chosen.open()
     return chosen
 
@@ -250,15 +254,28 @@ def predictor_for(
 
 
 def on_cluster(cluster: dict[str, Any]) -> bool:
-    """Tell whether a cluster was named."""
-    return bool(cluster["dask"] or cluster["dask_scheduler_file"])
+    """Tell whether a cluster was named; refuse half a name."""
+    address, file = cluster["dask"], cluster["dask_scheduler_file"]
+    if "" in (address, file):
+        raise click.UsageError("--dask: expected tcp://HOST:PORT or a scheduler's file, found an empty name")
+    if address and file:
+        raise click.UsageError("expected --dask or --dask-scheduler-file, found both")
+    context = click.get_current_context()
+    for name in ("min_workers", "retries"):
+        source = context.get_parameter_source(name)
+        if not (address or file) and source == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')}: expected --dask with it, found none")
+    return bool(address or file)
 
 
 @contextlib.contextmanager
 def connected(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Connect to the cluster; what a run on it takes as arguments."""
+    import logging
+
     from mlpinfer.cluster import connect
 
+    logging.disable()  # what ends a run is one line of ours; the libraries would write pages before it
     with connect(cluster["dask"], cluster["dask_scheduler_file"]) as client:
         yield {"client": client, "min_workers": cluster["min_workers"], "retries": cluster["retries"]}
 

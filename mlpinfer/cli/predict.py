@@ -74,7 +74,7 @@ def command(
     if out is not None:
         outputs.check_out(out)
     network = options.load_network(weights, layers)
-    chosen = options.open_inputs(inputs, network, reading)
+    chosen = options.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
     predictor = options.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
     if out is None:
         with np.errstate(all="ignore"):

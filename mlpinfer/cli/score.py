@@ -141,7 +141,7 @@ def _on_cluster(
     network = options.load_network(weights, layers)
     if data is None:
         data, labels = mnist.IMAGES, mnist.LABELS
-    inputs = options.open_inputs((data,), network, reading)
+    inputs = options.open_inputs((data,), network, reading, by_absolute_name=True)
     predictor = options.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
     with (
         options.missing_is_data_error(),

@@ -93,9 +93,29 @@ def open_rows(
         If there is no such file, or no file of a pattern.
     """
     paths = input_files(inputs)
-    parts: list[Rows] = []
+    rows = open_files(paths, side=side, invert=invert, label_column=label_column, header=header)
+    check_kinds(paths, rows, invert, label_column)
+    return rows
+
+
+def check_kinds(paths: Sequence[str], rows: Rows, invert: bool, label_column: str | int | None) -> None:
+    """Refuse options about kinds of files of which there is none; errors as `open_rows`."""
     if invert and not any(map(_is_image, paths)):
         raise DatasetError(f"{paths[0]}: expected PNG or JPEG images to invert, found none")
+    if label_column is not None and rows.y is None:
+        raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
+
+
+def open_files(
+    paths: Sequence[str],
+    *,
+    side: int | None,
+    invert: bool,
+    label_column: str | int | None,
+    header: bool | None,
+) -> Rows:
+    """Open files as `open_rows` does, of whatever kinds the options are about."""
+    parts: list[Rows] = []
     for is_image, group in itertools.groupby(paths, _is_image):
         if is_image:
             from mlpinfer.data_files import images  # late: each format is imported where it is met
@@ -103,8 +123,6 @@ def open_rows(
             parts.append(images.ImageRows(list(group), side, invert))
         else:
             parts.extend(_open(path, label_column, header) for path in group)
-    if label_column is not None and not any(part.y is not None for part in parts):
-        raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
     return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
 
 

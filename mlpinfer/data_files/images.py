@@ -45,6 +45,11 @@ class ImageRows(Rows):
         self._side = side
         self.samples, self.shape = len(paths), (side, side)
 
+    @property
+    def counts(self) -> Sequence[int]:
+        """Rows of each file: one."""
+        return [1] * self.samples
+
     def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
         """Return images `begin` to `end`."""
         paths = self._paths[begin:end]

@@ -1,13 +1,23 @@
-"""Which rows, as something small that travels: they are opened where they are read."""
+"""Which rows, as something small that travels: files are opened where they are read."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mlpinfer.data_files import Rows, input_files, open_rows
+import numpy.typing as npt
+
+from mlpinfer.data_files import Rows, check_kinds, input_files, open_files
+from mlpinfer.errors import DatasetError
+
+#: Size and time of change (nanoseconds) of a file.
+Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -25,17 +35,77 @@ class Inputs:
         paths = tuple(os.path.abspath(path) for path in input_files(self.paths))
         return dataclasses.replace(self, paths=paths)
 
-    def files(self) -> tuple[tuple[str, int, int], ...]:
-        """Return name, size and time of change (nanoseconds) of every file."""
-        status = ((path, os.stat(path)) for path in input_files(self.paths))
-        return tuple((path, found.st_size, found.st_mtime_ns) for path, found in status)
+    def stamps(self) -> tuple[Stamp, ...]:
+        """Return size and time of change of every file; patterns are expanded before."""
+        return tuple(_stamp(path) for path in self.paths)
+
+    def how(self) -> dict[str, Any]:
+        """Return how they are read: arguments of `open_rows`."""
+        names = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if name != "paths"}
 
     def open(self) -> Rows:
-        """Open the files, or find them open from the last time; errors as `open_rows`."""
-        return _open(self, self.files())
+        """Open all files, or find them open from the last time; errors as `open_rows`."""
+        files = dataclasses.replace(self, paths=tuple(input_files(self.paths)))
+        rows = _open(files, files.stamps())
+        check_kinds(files.paths, rows, self.invert, self.label_column)
+        return rows
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """The files that some rows lie in, as they were when the rows were counted.
+
+    `first` is the number, among all rows, of the first row in these files.
+    """
+
+    inputs: Inputs
+    stamps: tuple[Stamp, ...]
+    first: int
+
+    def open(self) -> Rows:
+        """Open the files, or find them open from the last time.
+
+        Raises
+        ------
+        DatasetError
+            If a file changed since its rows were counted; else as `open_rows`.
+        """
+        for path, before in zip(self.inputs.paths, self.stamps, strict=True):
+            if _stamp(path) != before:
+                raise DatasetError(f"{path}: changed since the run began; begin anew")
+        return _open(self.inputs, self.stamps)
+
+    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
+        """Return rows `begin` to `end`, counted among all rows; errors as `open`."""
+        x = self.open().read(begin - self.first, end - self.first)
+        self.open()  # not changed meanwhile either
+        return x
+
+    def labels(self, begin: int, end: int) -> npt.NDArray[Any] | None:
+        """Return the labels of rows `begin` to `end`, where the files have them; errors as `open`."""
+        y = self.open().y
+        return None if y is None else y[begin - self.first : end - self.first]
+
+
+def file_parts(
+    inputs: Inputs, stamps: tuple[Stamp, ...], rows: Rows, spans: Sequence[tuple[int, int]]
+) -> list[FilePart]:
+    """Return, for each span of the rows of resolved inputs, the files that it lies in."""
+    starts = [0, *itertools.accumulate(rows.counts)]
+    parts = []
+    for begin, end in spans:
+        i, j = bisect.bisect_right(starts, begin) - 1, bisect.bisect_left(starts, end)
+        some = dataclasses.replace(inputs, paths=inputs.paths[i:j])
+        parts.append(FilePart(some, stamps[i:j], starts[i]))
+    return parts
+
+
+def _stamp(path: str) -> Stamp:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 @functools.lru_cache(4)
-def _open(inputs: Inputs, files: tuple[tuple[str, int, int], ...]) -> Rows:
-    how = {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)}
-    return open_rows(how.pop("paths"), **how)
+def _open(inputs: Inputs, stamps: tuple[Stamp, ...]) -> Rows:
+    return open_files(inputs.paths, **inputs.how())

@@ -35,7 +35,7 @@ class Rows(abc.ABC):
     mapped : bool
         Whether rows lie in a mapped file as they are read, and take no memory of this process.
     breaks : tuple of int
-        Rows at which a span had better end: those at which a file ends.
+        Rows at which a span had better end: those at which a file ends, but for images.
     names : sequence of str or None
         The file of each row, of images.
     """
@@ -48,6 +48,11 @@ class Rows(abc.ABC):
     mapped: bool = False
     breaks: tuple[int, ...] = ()
     names: Sequence[str] | None = None
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Rows of each file, in order."""
+        return [self.samples]
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> Array:
@@ -95,12 +100,19 @@ class JoinedRows(Rows):
         labels = [part.y for part in parts if part.y is not None]
         if len({y.shape[1:] for y in labels}) > 1:
             raise DatasetError(f"{name}: expected labels of one kind, found some of several columns")
-        self.y = np.concatenate(labels) if len(labels) == len(parts) else None
+        if labels and len(labels) < len(parts):
+            raise DatasetError(f"{name}: expected labels in all or none, found them in {len(labels)}")
+        self.y = np.concatenate(labels) if labels else None
         self._parts = parts
         self._starts = [0, *itertools.accumulate(part.samples for part in parts)]
         self.samples, self.breaks = self._starts[-1], tuple(self._starts[1:-1])
         if any(part.names for part in parts):
             self.names = [name for part in parts for name in part.names or [part.name] * part.samples]
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Rows of each file, in order."""
+        return [count for part in self._parts for count in part.counts]
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, copied where they come from several sources."""

@@ -12,7 +12,7 @@ import dask.array as dask_array
 import numpy as np
 import pytest
 
-from mlpinfer import Network, Predictor, jobs, load_data, outputs
+from mlpinfer import Network, Predictor, jobs, load_data, outputs, save_network
 from mlpinfer import cluster as dask_cluster
 from mlpinfer import score as score_here
 from mlpinfer.cluster import connect, run_job
@@ -75,7 +75,7 @@ class Cluster:
             process.terminate()
         for process in self.processes:
             try:
-                process.wait(10)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
@@ -83,6 +83,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path):
+    """A scheduler of one's own, to do what one likes with."""
     (tmp_path / "cluster").mkdir()
     cluster = Cluster(tmp_path / "cluster")
     yield cluster
@@ -92,6 +93,22 @@ def cluster(tmp_path):
 @pytest.fixture
 def client(cluster):
     with connect(scheduler_file=str(cluster.file)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """A scheduler and two workers that nothing is done to."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster.workers = [cluster.worker(), cluster.worker()]
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def healthy_client(healthy):
+    with connect(scheduler_file=str(healthy.file)) as client:
+        client.wait_for_workers(2, timeout=60)
         yield client
 
 
@@ -140,23 +157,24 @@ def job_of(predictor, rows, out, per_task=500):
     return split_job(predictor, Inputs((str(rows),)), out, rows_per_task=per_task)
 
 
-def test_equal_to_the_local_run_and_the_predictor_travels_once(cluster, client, rows, tmp_path, network):
-    workers = [cluster.worker(), cluster.worker()]
+def test_equal_to_the_local_run_and_the_predictor_travels_once(
+    healthy, healthy_client, rows, tmp_path, network
+):
     predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
     predictor.folder = str(tmp_path / "arrivals")
     os.mkdir(predictor.folder)
     job = job_of(predictor, rows, tmp_path / "out.npy")
     told = []
-    receipts = run_job(predictor, job, client=client, min_workers=2, progress=told.append)
+    receipts = run_job(predictor, job, client=healthy_client, min_workers=2, progress=told.append)
     assert sum(told) == 20_000
     outputs.finish(job, receipts)
     local = job_of(predictor, rows, tmp_path / "local.npy")
     outputs.finish(local, jobs.run_job(predictor, local))
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "local.npy").read_bytes()
     arrivals = [name.partition("-")[0] for name in os.listdir(predictor.folder)]
-    for worker in workers:
+    for worker in healthy.workers:
         assert arrivals.count(str(worker.pid)) <= 2  # 40 tasks; once as a task's argument, once as a result
-    assert len(client.futures) == 0
+    assert len(healthy_client.futures) == 0
 
 
 def test_a_worker_that_is_killed_costs_only_its_task(cluster, client, rows, tmp_path, network):
@@ -240,25 +258,25 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
     )
 
 
-def test_workers_that_do_not_see_the_output_are_refused(
-    cluster, client, rows, tmp_path, network, monkeypatch
-):
-    cluster.worker()
+def test_workers_that_do_not_see_the_output_are_refused(healthy_client, rows, tmp_path, network, monkeypatch):
     predictor = Predictor(network, threads=1, scale=1 / 255)
     job = job_of(predictor, rows, tmp_path / "out.npy")
     monkeypatch.setattr("mlpinfer.cluster._look", lambda files: ("0.0.1", None))
     with pytest.raises(ClusterError, match=r"expected mlpinfer .*, found 0\.0\.1"):
-        run_job(predictor, job, client=client)
-    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: ("0.1.0", files[0]))
-    with pytest.raises(ClusterError, match=r"expected to see .*nonce.*; share its folder"):
-        run_job(predictor, job, client=client, resume=True)
+        run_job(predictor, job, client=healthy_client)
+    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: 1 / 0)
+    with pytest.raises(ClusterError, match=r"tcp://.*: expected mlpinfer .* there, found an error: ZeroDiv"):
+        run_job(predictor, job, client=healthy_client, resume=True)
+    monkeypatch.undo()
+    job.description["inputs"].append([str(tmp_path / "elsewhere.npy"), 1, 1])
+    with pytest.raises(ClusterError, match=r"expected to see .*elsewhere\.npy.*; share its folder"):
+        run_job(predictor, job, client=healthy_client, overwrite=True)
 
 
-def test_the_command_line(cluster, run, rows, tmp_path):
-    cluster.worker()
+def test_the_command_line(healthy, run, rows, tmp_path):
     how = ["predict", "rows.npy", "--scale", "1/255", "--values", "proba"]
-    address = json.loads(cluster.file.read_text())["address"]
-    for where, out in ((["--dask", address], "a.npy"), (["--dask-scheduler-file", cluster.file], "b.npy")):
+    address = json.loads(healthy.file.read_text())["address"]
+    for where, out in ((["--dask", address], "a.npy"), (["--dask-scheduler-file", healthy.file], "b.npy")):
         done = run(*how, *where, "--out", out)
         assert (done.returncode, done.stderr) == (0, "")
     assert run(*how, "--out", "local.npy", "--threads", 1).returncode == 0
@@ -273,14 +291,13 @@ def test_the_command_line(cluster, run, rows, tmp_path):
     assert run(*how, "--dask", address).returncode == 2
 
 
-def test_random_networks_are_equal_bit_by_bit(cluster, client, tmp_path):
-    cluster.worker()
+def test_random_networks_are_equal_bit_by_bit(healthy_client, tmp_path):
     network = Network.random([30, 300, 5], hidden="relu", head="identity")  # too wide to be compiled
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((5_000, 30)))
     predictor = Predictor(network, batch_size=64, threads=1)
     found = []
     for out, runner in (
-        ("there", lambda job: run_job(predictor, job, client=client)),
+        ("there", lambda job: run_job(predictor, job, client=healthy_client)),
         ("here", lambda job: jobs.run_job(predictor, job)),
     ):
         job = split_job(
@@ -291,9 +308,7 @@ def test_random_networks_are_equal_bit_by_bit(cluster, client, tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_score_is_that_of_one_process(cluster, client, rows, tmp_path, network, mnist):
-    for _ in range(2):
-        cluster.worker()
+def test_a_score_is_that_of_one_process(healthy_client, rows, tmp_path, network, mnist):
     labels = tmp_path / "labels.npy"
     np.save(labels, np.tile(mnist[1], 2))
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
@@ -302,7 +317,7 @@ def test_a_score_is_that_of_one_process(cluster, client, rows, tmp_path, network
         predictor,
         Inputs((str(rows),)),
         str(labels),
-        client=client,
+        client=healthy_client,
         min_workers=2,
         rows_per_task=1_050,
         progress=told.append,
@@ -317,11 +332,10 @@ def test_a_score_is_that_of_one_process(cluster, client, rows, tmp_path, network
     assert there.cluster == (2, 2, 20)
     assert there.timing.cold_seconds is there.timing.batch_latency_ms is None
     assert there.timing.includes[0] == "read"
-    assert len(client.futures) == 0
+    assert len(healthy_client.futures) == 0
 
 
-def test_a_score_of_values_in_several_files(cluster, client, tmp_path):
-    cluster.worker()
+def test_a_score_of_values_in_several_files(healthy_client, tmp_path):
     rng = np.random.default_rng(0)
     network = Network.random([6, 9, 2], hidden="tanh", head="identity")
     x, y = rng.standard_normal((1_000, 6)), rng.standard_normal((1_000, 2))
@@ -330,46 +344,45 @@ def test_a_score_of_values_in_several_files(cluster, client, tmp_path):
     np.savetxt(tmp_path / "y.csv", y, delimiter=",")
     predictor = Predictor(network, batch_size=50, threads=1)
     inputs = Inputs((str(tmp_path / "x*.npy"),))
-    there = dask_cluster.score(predictor, inputs, str(tmp_path / "y.csv"), client=client, rows_per_task=100)
+    there = dask_cluster.score(
+        predictor, inputs, str(tmp_path / "y.csv"), client=healthy_client, rows_per_task=100
+    )
     np.save(tmp_path / "all.npy", x)
     here = score_here(predictor, load_data(tmp_path / "all.npy", tmp_path / "y.csv"), repeat=1)
     assert there.metrics == pytest.approx(here.metrics, rel=1e-5)
     assert there.batch == (50, 18, 100)
-    unlabelled = dask_cluster.score(predictor, inputs, client=client)
+    unlabelled = dask_cluster.score(predictor, inputs, client=healthy_client)
     assert unlabelled.metrics is None
     np.save(tmp_path / "few.npy", y[:10])
     with pytest.raises(DatasetError, match="expected 1000 labels, one a row, found 10"):
-        dask_cluster.score(predictor, inputs, str(tmp_path / "few.npy"), client=client)
+        dask_cluster.score(predictor, inputs, str(tmp_path / "few.npy"), client=healthy_client)
 
 
-def test_a_score_says_which_rows_have_impossible_labels(cluster, client, rows, tmp_path, network, mnist):
-    cluster.worker()
+def test_a_score_says_which_rows_have_impossible_labels(healthy_client, rows, tmp_path, network, mnist):
     labels = np.tile(mnist[1], 2)
     labels[12_345] = 10
     np.save(tmp_path / "labels.npy", labels)
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
     with pytest.raises(
-        ClusterError, match=r"1 of 20 tasks failed, rows 12000 to 13000: DatasetError: labels"
+        DatasetError, match=r"1 of 20 tasks failed, rows 12000 to 13000: DatasetError: labels"
     ):
         dask_cluster.score(
             predictor,
             Inputs((str(rows),)),
             str(tmp_path / "labels.npy"),
-            client=client,
+            client=healthy_client,
             rows_per_task=1_000,
-            retries=0,
         )
 
 
-def test_score_on_the_command_line(cluster, run):
-    cluster.worker()
-    where = ["--dask-scheduler-file", cluster.file]
+def test_score_on_the_command_line(healthy, run):
+    where = ["--dask-scheduler-file", healthy.file]
     done = run("score", *where)
     assert (done.returncode, done.stderr) == (0, "")
-    for text in ("0.9777  9,777 of 10,000", "1 worker, 1 task", "rows/s  end to end: read, cast"):
+    for text in ("0.9777  9,777 of 10,000", "2 workers, 1 task", "rows/s  end to end: read, cast"):
         assert text in done.stdout
     report = json.loads(run("score", *where, "--json", "-").stdout)
-    assert report["cluster"] == {"workers": 1, "threads": 1, "tasks": 1}
+    assert report["cluster"] == {"workers": 2, "threads": 2, "tasks": 1}
     refused = run("score", *where, "--repeat", 3)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--repeat: expected without --dask" in refused.stderr
@@ -380,3 +393,95 @@ def test_blocks_of_a_dask_array(network, mnist):
     x = dask_array.from_array(mnist[0][:2_000], chunks=(500, -1))
     labels = x.map_blocks(predictor.predict, drop_axis=1, dtype="int64").compute(scheduler="threads")
     np.testing.assert_array_equal(labels, predictor.predict(mnist[0][:2_000]))
+
+
+def test_a_poison_shard_that_ends_every_worker_is_an_error(
+    cluster, client, rows, tmp_path, network, monkeypatch
+):
+    monkeypatch.setattr("mlpinfer.cluster._WORKER_SECONDS", 5)
+    x = np.load(rows)
+    x[1_234] = 255
+    np.save(rows, x)
+    for _ in range(2):
+        cluster.worker()  # and no nanny to start another
+    client.wait_for_workers(2, timeout=60)
+    predictor = Deadly(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy", 1_000)
+    with pytest.raises(
+        ClusterError, match=r"no Dask worker is left; rows .*1000 to 2000|1 of 20 tasks failed"
+    ):
+        run_job(predictor, job, client=client)
+
+
+def test_tasks_that_somebody_cancels_are_an_error(cluster, client, rows, tmp_path, network):
+    cluster.worker()
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    restart = iter([lambda: client.restart(wait_for_workers=False)])
+
+    def progress(done):
+        for call in restart:
+            call()
+
+    with pytest.raises(ClusterError, match=r"tasks failed, rows .*: (cancelled|its result is lost)"):
+        run_job(predictor, job, client=client, progress=progress)
+
+
+def test_a_scheduler_that_stands_still_is_an_error(cluster, client, rows, tmp_path, network):
+    cluster.worker()
+    predictor = Slow(network, batch_size=100, threads=1, scale=1 / 255)
+    job = job_of(predictor, rows, tmp_path / "out.npy")
+    stopped = []
+
+    def progress(done):
+        if not stopped:
+            stopped.append(time.monotonic())
+            cluster.scheduler.send_signal(signal.SIGSTOP)
+
+    try:
+        with pytest.raises(ClusterError, match="scheduler does not answer any more"):
+            run_job(predictor, job, client=client, progress=progress)
+        assert time.monotonic() - stopped[0] < 30  # a deadline: not for ever
+    finally:
+        cluster.scheduler.send_signal(signal.SIGCONT)
+
+
+def test_the_command_line_says_one_line_when_the_scheduler_is_killed(cluster, rows, tmp_path):
+    cluster.worker()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlpinfer", "predict", "rows.npy", "--scale", "1/255", "--out", "out.npy",
+            "--rows-per-task", "100", "--dask-scheduler-file", str(cluster.file),
+        ],
+        cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out.npy.partial/part-*.npy")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    cluster.scheduler.kill()
+    errors = process.communicate(timeout=60)[1]
+    assert (process.returncode, errors.count("\n")) == (1, 1), errors
+    assert "scheduler does not answer any more" in errors
+    assert "--resume" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dask", ""], "expected tcp://HOST:PORT"),
+        (["--dask", "tcp://a:1", "--dask-scheduler-file", "b"], "found both"),
+        (["--retries", "3"], "--retries: expected --dask with it"),
+    ],
+)
+def test_half_a_cluster_is_refused(run, rows, options, message):
+    done = run("predict", rows, "--scale", 1, "--out", "out.npy", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
+def test_a_large_network_is_no_warning(healthy, run, rows, tmp_path):
+    save_network(Network.random([784, 4_000, 10]), tmp_path / "large.npz")
+    how = ["--weights", "large.npz", "--data", "rows.npy", "--scale", 1, "--device", "cpu"]
+    done = run("score", *how, "--dask-scheduler-file", healthy.file)
+    assert (done.returncode, done.stderr) == (0, "")
