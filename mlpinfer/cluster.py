@@ -266,7 +266,7 @@ def _results(
 def _rows(tasks: Iterable[T]) -> str:
     """Name the rows of some tasks."""
     spans = [f"{task.begin} to {task.end}" for task in tasks]
-    return ", ".join(spans[:5]) + (f" and {len(spans) - 5} more" if len(spans) > 5 else "")
+    return ", ".join(spans[:10]) + (f" and {len(spans) - 10} more" if len(spans) > 10 else "")
 
 
 def _outcomes(
