@@ -241,12 +241,16 @@ def _results(
     retries: int,
 ) -> Iterator[tuple[T, R]]:
     """Yield every task with its result, as they are done; an error at the end names those that failed."""
-    failed = []
-    for task, outcome in _outcomes(client, function, predictor, tasks, retries):
-        if isinstance(outcome, _Failure):
-            failed.append((task, outcome))
-        else:
-            yield task, outcome
+    failed: list[tuple[T, _Failure]] = []
+    try:
+        for task, outcome in _outcomes(client, function, predictor, tasks, retries):
+            if isinstance(outcome, _Failure):
+                failed.append((task, outcome))
+            else:
+                yield task, outcome
+    except ClusterError as error:
+        before = f"; before, rows {_rows(task for task, _ in failed)} failed" if failed else ""
+        raise ClusterError(f"{error}{before}") from None
     hopeless = []
     for task, failure in failed:
         again: R | _Failure = failure
