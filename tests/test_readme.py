@@ -41,7 +41,7 @@ def test_code(code, monkeypatch, capsys):
 
 
 def test_files_it_names_exist():
-    for name in re.findall(r"`((?:mlpinfer|bench|weights)/[^`]*)`", README):
+    for name in re.findall(r"[`(]((?:mlpinfer|bench|weights|docs|examples)/[^`)]*)[`)]", README):
         assert (ROOT / name).exists(), name
 
 
