@@ -1,8 +1,9 @@
-"""Make the pictures of the README anew, from what the commands print and write: needs Playwright and Chromium.
+"""Make the pictures of the README anew, from what a command prints and writes.
 
-python docs/pictures/make.py
+Needs Playwright and Chromium: python docs/pictures/make.py
 """
 
+import io
 import os
 import pty
 import shutil
@@ -47,7 +48,7 @@ def in_a_terminal(*arguments: str, folder: str) -> str:
 
 with tempfile.TemporaryDirectory() as folder:
     command = ["score", "--batch-size", "100", "--errors", "3", "--report", "report.html"]
-    console = Console(record=True, width=COLUMNS, force_terminal=True, file=open(os.devnull, "w"))
+    console = Console(record=True, width=COLUMNS, force_terminal=True, file=io.StringIO())
     console.print(f"[bold]$ mlpinfer {' '.join(command)}[/bold]", highlight=False)
     console.print(Text.from_ansi(in_a_terminal(*command, folder=folder)))
     drawing = Path(folder) / "terminal.svg"
