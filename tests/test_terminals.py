@@ -1,0 +1,32 @@
+"""Whatever the terminal: readable, no wider than it is, nothing but data on stdout."""
+
+import pytest
+
+from mlpinfer.weight_files import shipped
+
+COMMANDS = [
+    ("score", "--repeat", 1, "--errors", 2),
+    ("sweep", "--repeat", 1, "--batch-sizes", "100,1000"),
+    ("inspect", shipped()),
+    ("inspect", shipped(), "--trace", ",".join(["0.5"] * 784)),
+    ("devices",),
+    ("score", "-h"),
+]
+SURROUNDINGS = {
+    "no colour": {"NO_COLOR": "1", "FORCE_COLOR": "", "COLUMNS": "100"},
+    "60 columns": {"COLUMNS": "60"},
+    "ASCII": {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "COLUMNS": "80"},
+    "Latin-1": {"PYTHONIOENCODING": "latin-1", "COLUMNS": "80"},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(map(str, command))[:20])
+@pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_output_is_readable(run, command, surroundings):
+    done = run(*command, **surroundings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert "\\u" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= int(surroundings["COLUMNS"])
+    if "PYTHONIOENCODING" in surroundings:
+        assert done.stdout.isascii()
