@@ -104,6 +104,8 @@ def draw_sweep(report: SweepReport, path: str | os.PathLike[str]) -> None:
         If matplotlib is missing.
     """
     figure = _figure(9.0, 4.0)
+    from matplotlib.ticker import EngFormatter
+
     throughput, latency = figure.subplots(1, 2)
     lines: dict[str, list[SweepPoint]] = {}
     for point in report.points:
@@ -112,23 +114,25 @@ def draw_sweep(report: SweepReport, path: str | os.PathLike[str]) -> None:
     for name, points in lines.items():
         sizes = [point.batch_size for point in points]
         throughput.plot(sizes, [point.samples_per_second for point in points], marker="o", label=name)
-        p50, p99 = ([getattr(point.batch_latency_ms, q) for point in points] for q in ("p50", "p99"))
+        p50, p99 = ([getattr(point.batch_latency_ms, q) / 1e3 for point in points] for q in ("p50", "p99"))
         (line,) = latency.plot(sizes, p50, marker="o", label=f"{name}: p50")
         latency.plot(sizes, p99, linestyle=":", color=line.get_color(), label=f"{name}: p99")
     best = report.recommended
-    throughput.annotate(
-        "recommended",
-        (best.batch_size, best.samples_per_second),
-        xytext=(0, -18),
-        textcoords="offset points",
-        ha="center",
+    throughput.axvline(
+        best.batch_size,
+        color="grey",
+        linestyle="--",
+        label=f"recommended: {best.batch_size:,} on {best.device}",
     )
-    throughput.set_ylim(0)
+    throughput.set_ylim(0, 1.1 * max(point.samples_per_second for point in report.points))
+    throughput.yaxis.set_major_formatter(EngFormatter())
     throughput.set_ylabel("rows a second, end to end")
-    latency.set_ylabel("batch latency, milliseconds")
+    latency.set_ylabel("batch latency, seconds")
     latency.set_yscale("log")
+    latency.yaxis.set_major_formatter(EngFormatter("s"))
     for axes in (throughput, latency):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("rows in a batch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
