@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlpinfer.errors import MlpInferError, quoted
+from mlpinfer.errors import DatasetError, MlpInferError, quoted
 
 if TYPE_CHECKING:
     import zipfile
@@ -76,6 +76,22 @@ def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> byte
     if len(data) != status.st_size:
         raise refuse(f"{name}: changed while it was read, try again")
     return data
+
+
+@contextmanager
+def mapping(name: str) -> Iterator[None]:
+    """Say what is wrong where a file, whose length was right, cannot be mapped into memory.
+
+    Raises
+    ------
+    DatasetError
+    """
+    try:
+        yield
+    except ValueError:  # of mmap, for a length beyond the file's
+        raise DatasetError(f"{name}: changed while it was read, try again") from None
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be mapped into memory: {error.strerror}") from None
 
 
 def _kind(mode: int) -> str:

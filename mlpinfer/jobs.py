@@ -207,6 +207,19 @@ def run_task(predictor: Predictor, task: Task) -> Receipt:
     return receipt
 
 
+def check_same_inputs(job: Job) -> None:
+    """Refuse values of files that were changed between two tasks: some rows of the old, some of the new.
+
+    Raises
+    ------
+    DatasetError
+    """
+    now = job.tasks[0].inputs.files()
+    for before, found in zip(job.description["inputs"], now, strict=True):
+        if tuple(before) != found:
+            raise DatasetError(f"{found[0]}: changed while it was read; use --overwrite to begin anew")
+
+
 def _receipt_path(task: Task) -> str:
     return task.path.removesuffix(".npy") + ".json"
 
@@ -342,5 +355,7 @@ def _receipts(job: Job) -> dict[Task, Receipt]:
 
 def is_whole(path: str, receipt: Receipt) -> bool:
     """Tell whether a part is as its receipt says."""
+    if os.path.getsize(path) != receipt.bytes:
+        return False
     data = np.memmap(path, np.uint8, "r")
-    return (len(data), zlib.crc32(data.data)) == (receipt.bytes, receipt.crc32)
+    return zlib.crc32(data.data) == receipt.crc32

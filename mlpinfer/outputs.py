@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlpinfer.data_files.npy import map_npy
 from mlpinfer.errors import InputError
 from mlpinfer.files import move, write_whole
-from mlpinfer.jobs import MANIFEST, PLAN, Job, Receipt, is_whole, remove
+from mlpinfer.jobs import MANIFEST, PLAN, Job, Receipt, check_same_inputs, is_whole, remove
 
 _PIECE_VALUES = 131_072
 Array = npt.NDArray[Any]
@@ -48,9 +48,12 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
 
     Raises
     ------
+    DatasetError
+        If an input has changed since the job was split; the parts stay, of use to nobody.
     OSError
         If the output cannot be written; the parts stay.
     """
+    check_same_inputs(job)
     for task, receipt in zip(job.tasks, receipts, strict=True):
         if not is_whole(task.path, receipt):
             raise OSError(f"{task.path}: changed since it was written; --resume computes it again")

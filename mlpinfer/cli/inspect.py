@@ -33,6 +33,7 @@ def command(
     With --trace, what every layer computes for one row: the affine values Z and the activations A.
     """
     import dataclasses
+    import logging
 
     import numpy as np
 
@@ -56,17 +57,19 @@ def command(
             trace = network.astype(np.float64).trace(x)
     summary = summarize(network)
     if plot:
+        # It would say at length that it has no folder to remember fonts in, and draws all the same.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         from mlpinfer.render.pictures import draw_weights
 
         draw_weights(network, plot)
+    if json:
+        values = summary.to_dict()
+        if trace:
+            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
+        options.write_json(values, json)
     if json != "-":
         from mlpinfer.render.text import print_summary, print_trace
 
         print_summary(summary)
         if trace:
             print_trace(trace)
-    if json:
-        values = summary.to_dict()
-        if trace:
-            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
-        options.write_json(values, json)

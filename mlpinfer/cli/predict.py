@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpinfer.cli import options
+from mlpinfer.errors import DatasetError
 
 if TYPE_CHECKING:
     from mlpinfer.data_files.inputs import Inputs
@@ -61,7 +62,7 @@ def command(
     import numpy as np
 
     from mlpinfer import jobs, outputs
-    from mlpinfer.cli.progress import progress
+    from mlpinfer.cli.progress import note, progress
 
     on_cluster = options.on_cluster(cluster)
     if out is None and (resume or overwrite or rows_per_task or on_cluster):
@@ -81,7 +82,7 @@ def command(
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
     if resume and os.path.lexists(job.out) and not os.path.lexists(job.folder):
-        click.echo(f"note: {out} is there, and no unfinished run: nothing to do", err=True)
+        note(f"note: {out} is there, and no unfinished run: nothing to do")
         return
     begin = {"resume": resume, "overwrite": overwrite}
     # Infinities and NaN are in the values, not on stderr.
@@ -99,7 +100,7 @@ def command(
 def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
     from mlpinfer import jobs, outputs
 
-    rows = jobs.check_inputs(predictor, inputs, values)
+    rows, before = jobs.check_inputs(predictor, inputs, values), inputs.files()
     labels = values == "labels" and predictor.network.head != "identity"
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
@@ -111,3 +112,5 @@ def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
                 line.append(f"{probabilities[label]:.4f}")
         for i, line in enumerate(columns):
             click.echo("\t".join([*line, ascii(rows.names[begin + i])[1:-1]] if rows.names else line))
+    if inputs.files() != before:
+        raise DatasetError(f"{rows.name}: changed while it was read, try again")

@@ -79,12 +79,12 @@ def command(
             report = score(
                 predictor, dataset, values=values, repeat=repeat, warmup=warmup, check_parity=check_parity
             )
+    if json:  # first: whoever reads the table may leave
+        options.write_json(report.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_score
 
         print_score(report)
-    if json:
-        options.write_json(report.to_dict(), json)
 
 
 def _refuse_more_passes(context: click.Context) -> None:
