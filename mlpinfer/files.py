@@ -243,15 +243,15 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             return
         folder, name = os.path.split(target)
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
-        with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
-            try:
+        try:
+            with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
                 move(temporary, target)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+        except BaseException:  # a signal too, which may come as soon as the file is there
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -28,6 +29,13 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(STOPS[signal.Signals(number)])
+
+
+def stop_behind(error: BaseException | None) -> Stopped | None:
+    """Return the stop that an error was made of, if any: Python wraps what comes while a class is made."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def catch() -> None:
@@ -67,7 +75,10 @@ def explain_bus_error() -> None:
         return
     import ctypes
 
+    first = threading.Lock()
+
     def end(number: int) -> None:
+        first.acquire()  # for ever: threads that meet the same have nothing to add
         os.write(2, _BUS_ERROR)
         os._exit(_BUS_ERROR_CODE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -14,10 +15,13 @@ import click
 from mlpinfer._version import VERSION
 from mlpinfer.cli.progress import note
 from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
+from mlpinfer.signals import stop_behind
 
 #: Commands and the modules they live in.
 COMMANDS = {name: f"mlpinfer.cli.{name}" for name in ("convert", "devices", "inspect", "predict", "score")}
 _EXIT_CODES = ((DeviceError, 3), (WeightsError, 4), (DatasetError, 5), (InputError, 2), (MlpInferError, 1))
+#: Errors of writing. Without a file's name they are of stdout: `write_whole` names every other.
+_CANNOT_WRITE = (errno.EBADF, errno.EFBIG, errno.ENOSPC)
 
 
 class _Lazy(click.Group):
@@ -90,6 +94,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if stopped := stop_behind(error):
+            raise stopped from None
         if debug:
             raise
         note(f"mlpinfer: {_one_line(error)}")
@@ -105,13 +111,13 @@ def _exit_code(error: Exception) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         text = error.format_message()
+    elif isinstance(error, MlpInferError):
+        text = str(error)
     elif _is_shortage(error):
         text = f"out of memory: {str(_root(error)) or 'nothing was left'}"
-    elif isinstance(error, OSError) and error.strerror:
-        where = error.filename or ("stdout" if _stdout_fails() else "")
+    elif isinstance(error, OSError):
+        where = error.filename or ("stdout" if error.errno in _CANNOT_WRITE else "")
         text = f"{where}: {error.strerror}" if where else str(error)
-    elif isinstance(error, (MlpInferError, OSError)):
-        text = str(error)
     else:
         text = f"unexpected {type(error).__name__}: {_root(error)}; --debug shows where"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
@@ -128,12 +134,3 @@ def _is_shortage(error: Exception) -> bool:
     """Tell whether the system had no memory left, for a library or for the stack of a thread either."""
     said = ("Cannot allocate memory", "failed to map segment", "can't start new thread")
     return isinstance(error, MemoryError) or any(words in str(_root(error)) for words in said)
-
-
-def _stdout_fails() -> bool:
-    """Tell whether what was printed could not be written: it is still there, and fails again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
