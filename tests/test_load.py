@@ -82,11 +82,9 @@ def test_threads_on_one_predictor_beside_another(network, mnist, evaluator, monk
 
 @pytest.mark.slow
 @evaluators
-def test_threads_on_one_predictor_beside_another_for_a_minute(
-    network, mnist, evaluator, monkeypatch, record_property
-):
+def test_threads_on_one_predictor_beside_another_for_a_minute(network, mnist, evaluator, monkeypatch):
     monkeypatch.setenv("MLPINFER_EVALUATOR", evaluator)
-    record_property("calls", check_load(network, mnist, 60))
+    print(check_load(network, mnist, 60), "calls")
 
 
 #: Makes predictors of all kinds, uses and closes them; prints what memory has grown by, in bytes.
@@ -153,9 +151,9 @@ def test_predictors_that_are_gone_take_no_memory(evaluator):
 
 @pytest.mark.slow
 @evaluators
-def test_ten_thousand_predictors_that_are_gone_take_no_memory(evaluator, record_property):
+def test_ten_thousand_predictors_that_are_gone_take_no_memory(evaluator):
     grown = growth(10_000, evaluator)
-    record_property("bytes", grown)
+    print(grown, "bytes")
     assert grown < 8 * 2**20
 
 
