@@ -349,7 +349,7 @@ def test_a_signal_at_any_moment_is_one_line(start, run, tmp_path, rows, number, 
     out = tmp_path / args[-1]
     whole = out.read_bytes()
     moments, stopped = random.Random(number), 0
-    for _ in range(6):
+    for _ in range(4):
         out.unlink(missing_ok=True)
         process = start(*args)
         wait_until_caught(process)
@@ -370,7 +370,7 @@ def test_a_signal_at_any_moment_is_one_line(start, run, tmp_path, rows, number, 
 
 
 def test_a_signal_that_the_parent_ignores_is_ignored(start):
-    process = start("score", "--repeat", 300, before=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = start("score", "--repeat", 100, before=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_until_caught(process)
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
@@ -425,7 +425,7 @@ def test_what_goes_to_a_file_does_not_depend_on_stdout(shell, tmp_path, rows, st
     assert np.load(tmp_path / "out.npy").shape == (10_000,)
 
 
-@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-", "2> /dev/full"])
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-", "2> /dev/full"])
 def test_without_stdin_and_stderr_all_is_as_it_was(shell, tmp_path, rows, closed):
     done = shell(f"mlpinfer score --repeat 1 --json - {closed}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -542,7 +542,7 @@ def test_a_used_predictor_is_pickled_beside_its_calls(network, mnist):
 # -- memory --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [40, 90, 110, 130, 150])
+@pytest.mark.parametrize("megabytes", [40, 90, 110, 130])
 @pytest.mark.parametrize("command", ["score", "predict"])
 def test_too_little_memory_is_one_line(start, tmp_path, rows, megabytes, command):
     def limit():
