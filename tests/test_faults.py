@@ -500,7 +500,7 @@ def test_a_fork_after_first_use_predicts(start, evaluator, busy):
 
 def test_a_fork_inside_the_guard_of_blas_leaves_no_lock_behind(start):
     script = """
-import os, threading
+import os, signal, threading
 from mlpinfer.backends.blas import single_threaded_blas as guard
 before = [limit.get() for limit in guard.limits()]
 inside, leave = threading.Event(), threading.Event()
@@ -513,6 +513,7 @@ thread.start()
 inside.wait()
 child = os.fork()
 if child == 0:
+    signal.alarm(20)
     with guard:
         pass
     os._exit([limit.get() for limit in guard.limits()] != before)
