@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlpinfer.errors import MlpInferError, quoted
+from mlpinfer.errors import DatasetError, MlpInferError, quoted
 
 if TYPE_CHECKING:
     import zipfile
@@ -76,6 +76,22 @@ def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> byte
     if len(data) != status.st_size:
         raise refuse(f"{name}: changed while it was read, try again")
     return data
+
+
+@contextmanager
+def mapping(name: str) -> Iterator[None]:
+    """Say what is wrong where a file, whose length was right, cannot be mapped into memory.
+
+    Raises
+    ------
+    DatasetError
+    """
+    try:
+        yield
+    except ValueError:  # of mmap, for a length beyond the file's
+        raise DatasetError(f"{name}: changed while it was read, try again") from None
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be mapped into memory: {error.strerror}") from None
 
 
 def _kind(mode: int) -> str:
@@ -227,15 +243,15 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             return
         folder, name = os.path.split(target)
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
-        with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
-            try:
+        try:
+            with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
                 move(temporary, target)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+        except BaseException:  # a signal too, which may come as soon as the file is there
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 
 def run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) -> None:
@@ -19,14 +20,13 @@ def run_all(run: Callable[[Any, list[BaseException]], None], shares: list[Any]) 
 
     def guarded(share: Any) -> None:
         try:
-            run(share, errors)
+            with np.errstate(**errstate):
+                run(share, errors)
         except BaseException as error:
             errors.append(error)
 
-    # In copies of the caller's context, where NumPy keeps what errstate() says.
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(guarded, share)) for share in shares[1:]
-    ]
+    errstate: Any = {**np.geterr(), "call": np.geterrcall()}  # the caller's; a thread has its own
+    threads = [threading.Thread(target=guarded, args=(share,)) for share in shares[1:]]
     try:
         for thread in threads:
             thread.start()

@@ -13,7 +13,7 @@ PACKAGE = Path(mlpinfer.__file__).parent
 
 #: Floor of each room; imports point to the same room or down.
 FLOORS = [
-    {"_version", "errors", "ops", "files", "npy", "workers"},
+    {"_version", "errors", "ops", "files", "npy", "signals", "workers"},
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},
@@ -84,7 +84,9 @@ def loaded(code: str) -> set[str]:
 
 
 def third_party(modules: set[str]) -> set[str]:
-    return {name for name in modules if name not in sys.stdlib_module_names and not name.startswith("_")}
+    made = {"cython_runtime"}  # in memory, by NumPy 1
+    known = sys.stdlib_module_names | made
+    return {name for name in modules if name not in known and not name.startswith("_")}
 
 
 def test_importing_mlpinfer_loads_numpy_only():

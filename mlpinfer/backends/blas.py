@@ -10,6 +10,7 @@ let one thread alone change its limit, so that the last out might not be able to
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -37,6 +38,13 @@ class SingleThreadedBlas:
         self._mine = threading.local()
         self._libraries: list[Any] | None = None
         self._limits: list[Limit] | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Begin anew in a forked process: of all threads it has but one, which was not inside."""
+        self._lock, self._inside, self._mine = threading.Lock(), 0, threading.local()
+        _restore(self._saved)
 
     def libraries(self) -> list[Any]:
         """The BLAS libraries of this process, as threadpoolctl's controllers."""

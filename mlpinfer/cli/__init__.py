@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import importlib
 import io
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from mlpinfer._version import VERSION
+from mlpinfer.cli.progress import note
 from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
+from mlpinfer.signals import stop_behind
 
 #: Commands and the modules they live in.
 COMMANDS = {
     name: f"mlpinfer.cli.{name}" for name in ("convert", "devices", "inspect", "predict", "score", "sweep")
 }
 _EXIT_CODES = ((DeviceError, 3), (WeightsError, 4), (DatasetError, 5), (InputError, 2), (MlpInferError, 1))
-
-
-class _Interrupted(Exception):
-    """Ctrl-C, kept from click, which would print an empty line for it."""
+#: Errors of writing. Without a file's name they are of stdout: `write_whole` names every other.
+_CANNOT_WRITE = (errno.EBADF, errno.EFBIG, errno.ENOSPC)
 
 
 class _Lazy(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Interrupted from None
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -52,7 +46,7 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
 @click.group(
     cls=_Lazy,
     epilog="Exit codes: 0 done, 1 failed while running, 2 usage, 3 device not available, 4 weights refused, "
-    "5 data refused, 130 interrupted.",
+    "5 data refused, 130 interrupted, 143 terminated.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
@@ -75,24 +69,6 @@ def group() -> None:
     """Batch inference for multilayer perceptrons, on NumPy or CuPy."""
 
 
-def run() -> NoReturn:
-    """Be the process: run the command line and leave at once.
-
-    All output is flushed by then. What the interpreter would still do is free memory, module by
-    module, which takes longer than reading the test set does; the system frees it all the same.
-    """
-    code = 1
-    try:
-        main()
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else 0
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-    os._exit(code)
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; every error becomes one line on stderr and an exit code."""
     args = sys.argv[1:] if args is None else args
@@ -104,28 +80,27 @@ def main(args: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     # A warning is a note: one line, without the line of code that it came from.
-    warnings.showwarning = lambda message, *_, **__: click.echo(
-        f"mlpinfer: {' '.join(str(message).split())}", err=True
-    )
+    warnings.showwarning = lambda message, *_, **__: note(f"mlpinfer: {' '.join(str(message).split())}")
     try:
         code = group.main(args, prog_name="mlpinfer", standalone_mode=False, auto_envvar_prefix="MLPINFER")
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, so that a closed pipe is met inside this try
+        sys.stdout.flush()  # here, so that a closed pipe is met inside this try
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        note(error.ctx.get_help() if error.ctx else "")
         sys.exit(2)
-    except (_Interrupted, KeyboardInterrupt, click.Abort):
-        click.echo("mlpinfer: interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort):
+        note("mlpinfer: interrupted")
         sys.exit(130)
     except BrokenPipeError:
         # The reader has left; Python must not complain when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if stopped := stop_behind(error):
+            raise stopped from None
         if debug:
             raise
-        click.echo(f"mlpinfer: {_one_line(error)}", err=True)
+        note(f"mlpinfer: {_one_line(error)}")
         sys.exit(_exit_code(error))
 
 
@@ -138,10 +113,26 @@ def _exit_code(error: Exception) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         text = error.format_message()
-    elif isinstance(error, OSError):
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     elif isinstance(error, MlpInferError):
         text = str(error)
+    elif _is_shortage(error):
+        text = f"out of memory: {str(_root(error)) or 'nothing was left'}"
+    elif isinstance(error, OSError):
+        where = error.filename or ("stdout" if error.errno in _CANNOT_WRITE else "")
+        text = f"{where}: {error.strerror}" if where else str(error)
     else:
-        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+        text = f"unexpected {type(error).__name__}: {_root(error)}; --debug shows where"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what an import failed of: NumPy puts a page of advice around it."""
+    while isinstance(error, ImportError) and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Tell whether the system had no memory left, for a library or for the stack of a thread either."""
+    said = ("Cannot allocate memory", "failed to map segment", "can't start new thread")
+    return isinstance(error, MemoryError) or any(words in str(_root(error)) for words in said)

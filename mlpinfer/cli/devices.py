@@ -14,9 +14,9 @@ def command(json: str | None) -> None:
     from mlpinfer.inventory import inventory
 
     found = inventory()
+    if json:
+        options.write_json(found.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_devices
 
         print_devices(found)
-    if json:
-        options.write_json(found.to_dict(), json)

@@ -63,14 +63,14 @@ def command(
         from mlpinfer.render.pictures import draw_weights
 
         draw_weights(network, plot)
+    if json:
+        values = summary.to_dict()
+        if trace:
+            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
+        options.write_json(values, json)
     if json != "-":
         from mlpinfer.render.text import print_summary, print_trace
 
         print_summary(summary)
         if trace:
             print_trace(trace)
-    if json:
-        values = summary.to_dict()
-        if trace:
-            values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
-        options.write_json(values, json)

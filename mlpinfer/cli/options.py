@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import click
 
+from mlpinfer.cli.progress import note
 from mlpinfer.errors import DatasetError, WeightsError
+from mlpinfer.signals import explain_bus_error
 
 if TYPE_CHECKING:
     from mlpinfer.data_files import Dataset
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
     from mlpinfer.network import Network
     from mlpinfer.predictor import Predictor
 
+    Number = click.ParamType[float]
+else:
+    Number = click.ParamType  # takes no argument before click 8.4
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
 _NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
 
 
-class Scale(click.ParamType[float]):
+class Scale(Number):
     """A number, or a fraction such as 1/255."""
 
     name = "number"
@@ -217,8 +223,8 @@ def load_network(file: str | None, layers: dict[str, str | None], scale: float |
         network = weight_files.load_network(path, activations, layers["head"], scale, layers["layout"])
     except FileNotFoundError:
         raise WeightsError(f"{file}: expected a weight file, found no such file") from None
-    for note in network.notes:
-        click.echo(f"note: {note}", err=True)
+    for text in network.notes:
+        note(f"note: {text}")
     return network
 
 
@@ -228,6 +234,7 @@ def open_inputs(
     """Say which rows a command reads, and see that they can be opened."""
     from mlpinfer.data_files.inputs import Inputs
 
+    explain_bus_error()
     chosen = Inputs(paths, network.image_side, **reading)
     with missing_is_data_error():
         if by_absolute_name:
@@ -286,6 +293,7 @@ def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:
 
     if data is None:
         return mnist.load_mnist_dataset()
+    explain_bus_error()
     with missing_is_data_error():
         return data_files.load_data(data, labels, **how)
 
@@ -322,6 +330,7 @@ def load_row(text: str) -> tuple[Any, float | None]:
     if re.fullmatch(_NUMBERS, text):
         return np.array([float(number) for number in text.split(",")]), None
     file, colon, number = text.rpartition(":")
+    explain_bus_error()
     file, index = (file, int(number)) if colon and number.isdigit() else (text, 0)
     try:
         data = data_files.load_data(file)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpinfer.cli import options
+from mlpinfer.errors import DatasetError
 
 if TYPE_CHECKING:
     from mlpinfer.data_files.inputs import Inputs
@@ -62,7 +63,7 @@ def command(
     import numpy as np
 
     from mlpinfer import jobs, outputs
-    from mlpinfer.cli.progress import progress
+    from mlpinfer.cli.progress import note, progress
 
     on_cluster = options.on_cluster(cluster)
     if out is None and (resume or overwrite or rows_per_task or on_cluster):
@@ -82,7 +83,7 @@ def command(
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
     if resume and os.path.lexists(job.out) and not os.path.lexists(job.folder):
-        click.echo(f"note: {out} is there, and no unfinished run: nothing to do", err=True)
+        note(f"note: {out} is there, and no unfinished run: nothing to do")
         return
     begin = {"resume": resume, "overwrite": overwrite}
     # Infinities and NaN are in the values, not on stderr.
@@ -112,3 +113,5 @@ def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
                 line.append(f"{probabilities[label]:.4f}")
         for i, line in enumerate(columns):
             click.echo("\t".join([*line, ascii(rows.names[begin + i])[1:-1]] if rows.names else line))
+    if inputs.open() is not rows:  # opened anew, because a file is another by now
+        raise DatasetError(f"{rows.name}: changed while it was read, try again")

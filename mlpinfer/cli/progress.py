@@ -1,10 +1,18 @@
-"""How far a job is, on stderr."""
+"""What is said on stderr: how far a job is, and notes."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+
+import click
+
+
+def note(text: str) -> None:
+    """Print a line; where nobody can read it, that is no reason to fail."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 @contextlib.contextmanager

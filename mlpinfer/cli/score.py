@@ -100,6 +100,13 @@ def command(
                 from mlpinfer.render.page import MOST_MISTAKES
 
                 mistakes = find_mistakes(predictor, dataset, max(errors, MOST_MISTAKES if report else 0))
+    # Files first: whoever reads the table may leave.
+    if report:
+        from mlpinfer.render.page import write_page
+
+        write_page(report, found, mistakes, shlex.join(["mlpinfer", *sys.argv[1:]]))
+    if json:
+        options.write_json(found.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_score
 
@@ -108,12 +115,6 @@ def command(
             from mlpinfer.render.blocks import print_mistakes
 
             print_mistakes(mistakes, errors)
-    if report:
-        from mlpinfer.render.page import write_page
-
-        write_page(report, found, mistakes, shlex.join(["mlpinfer", *sys.argv[1:]]))
-    if json:
-        options.write_json(found.to_dict(), json)
 
 
 def _refuse_more_passes(context: click.Context) -> None:

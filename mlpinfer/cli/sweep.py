@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlpinfer.cli import options
 
+if TYPE_CHECKING:
+    Items = click.ParamType[tuple[Any, ...]]
+else:
+    Items = click.ParamType  # takes no argument before click 8.4
 
-class Listed(click.ParamType[tuple[Any, ...]]):
+
+class Listed(Items):
     """Values separated by commas."""
 
     def __init__(self, item: click.ParamType[Any]) -> None:
@@ -109,9 +114,9 @@ def command(
         from mlpinfer.render.pictures import draw_sweep
 
         draw_sweep(report, plot)
+    if json:
+        options.write_json(report.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_sweep
 
         print_sweep(report)
-    if json:
-        options.write_json(report.to_dict(), json)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.rows import ArrayRows, Rows
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import open_regular, read_file, unzip
+from mlpinfer.files import mapping, open_regular, read_file, unzip
 from mlpinfer.npy import MAX_HEADER, Header, read_header
 
 #: Names of the rows and of their labels in an .npz, the first that is there.
@@ -61,7 +61,8 @@ def map_npy(path: str) -> npt.NDArray[Any]:
         _check_length(header, os.fstat(file.fileno()).st_size - header.offset, path)
         if 0 in header.shape or not header.shape:
             raise DatasetError(f"{path}: expected rows of features, (N, D), found shape {header.shape}")
-        return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+        with mapping(path):
+            return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
 
 
 def open_npz(path: str) -> ArrayRows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -179,6 +180,8 @@ def _svg(figure: Any) -> str:
 
 
 def _figure(width: float, height: float) -> Any:
+    # It would say at length that it has no folder to remember fonts in, and draws all the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         from matplotlib.figure import Figure  # without pyplot: no windows, no global state
     except ImportError:

@@ -1,0 +1,89 @@
+"""Signals that end a command: each becomes one line and an exit code, and what was begun is taken back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+#: What stops a command, and what is said of it. SIGTERM last: where it is caught, all are.
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+#: Data refused.
+_BUS_ERROR_CODE = 5
+_BUS_ERROR = b"mlpinfer: a data file was cut short while it was read, or cannot be read; try again\n"
+_kept: list[Any] = []
+
+
+class Stopped(BaseException):
+    """A signal that stops the command; no `Exception`, so that nothing but the end of it takes it.
+
+    Attributes
+    ----------
+    number : int
+        Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(STOPS[signal.Signals(number)])
+
+
+def stop_behind(error: BaseException | None) -> Stopped | None:
+    """Return the stop that an error was made of, if any: Python wraps what comes while a class is made."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def catch() -> None:
+    """Raise `Stopped` where a signal comes; one that the parent has set to be ignored stays so.
+
+    A second signal ends the process at once.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        # It came inside a callback, of a weak reference say, from which Python raises nothing.
+        if not isinstance(unraisable.exc_value, Stopped):
+            sys.__unraisablehook__(unraisable)
+            return
+        number = unraisable.exc_value.number
+        signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    if hasattr(signal, "setitimer"):
+        sys.unraisablehook = again
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def explain_bus_error() -> None:
+    """End with a line, and not by the signal, where a mapped file has become shorter than it was.
+
+    The system has no other word for that. Python's own handlers would return to the access that failed;
+    so this is one of C. It interrupts nothing but a read of mapped rows, and may call what it likes.
+    """
+    if sys.platform == "win32":
+        return
+    import ctypes
+
+    first = threading.Lock()
+
+    def end(number: int) -> None:
+        first.acquire()  # for ever: threads that meet the same have nothing to add
+        os.write(2, _BUS_ERROR)
+        os._exit(_BUS_ERROR_CODE)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGBUS, ctypes.cast(handler, ctypes.c_void_p))
+    _kept.append(handler)  # as long as it may be called
