@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files.rows import ArrayRows, Rows
+from mlpinfer.data_files.rows import ArrayRows, Rows, map_file
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular, read_file, unzip
 from mlpinfer.npy import MAX_HEADER, Header, read_header
@@ -61,7 +61,7 @@ def map_npy(path: str) -> npt.NDArray[Any]:
         _check_length(header, os.fstat(file.fileno()).st_size - header.offset, path)
         if 0 in header.shape or not header.shape:
             raise DatasetError(f"{path}: expected rows of features, (N, D), found shape {header.shape}")
-        return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+        return map_file(file, path, header.dtype, header.offset, header.shape, header.order)
 
 
 def open_npz(path: str) -> ArrayRows:
@@ -73,7 +73,11 @@ def open_npz(path: str) -> ArrayRows:
         If it is not a zip of .npy arrays, or none has a name that rows have.
     FileNotFoundError
     """
-    members = unzip(read_file(path, DatasetError), DatasetError)
+    data = read_file(path, DatasetError)
+    try:
+        members = unzip(data, DatasetError)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
     arrays = {name.removesuffix(".npy"): data for name, data in members.items() if name.endswith(".npy")}
     rows = next((name for name in _ROWS if name in arrays), None)
     if rows is None:

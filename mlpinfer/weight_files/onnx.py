@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlpinfer.errors import MlpInferError, WeightsError, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
+from mlpinfer.npy import DTYPES
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
@@ -26,6 +27,7 @@ _FLOATS = (1, 10, 11, 16)
 _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
+_MAX_NODES = 100_000
 
 
 def _library() -> Any:
@@ -50,6 +52,8 @@ def decode(data: bytes) -> RawWeights:
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
+        if max(len(graph.node), len(graph.initializer)) > _MAX_NODES:
+            raise WeightsError(f"expected at most {_MAX_NODES} nodes and constants, found more")
         constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
@@ -60,7 +64,8 @@ def decode(data: bytes) -> RawWeights:
                 chain.constants[node.output[0]] = np.asarray(node.attribute[0].f, np.float32)
         if model.functions:
             raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
-        chain.walk(graph)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later, by name
+            chain.walk(graph)
     except MlpInferError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
@@ -72,7 +77,7 @@ def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
     array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+    if array.dtype.str[1:] not in DTYPES and array.dtype.name != "bfloat16":
         raise WeightsError(f"{quoted(tensor.name)}: expected floats or integers, found {array.dtype}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
@@ -214,8 +219,7 @@ class _Chain:
         ours = parse_metadata(metadata.encode())
         if self.scale is not None:
             exact = ours.get("scale", "")
-            same = _is_number(exact) and np.float32(float(exact)) == np.float32(self.scale)
-            found["scale"] = exact if same else repr(self.scale)
+            found["scale"] = exact if _is_number(exact) and _float32(exact) == _float32(self.scale) else repr(self.scale)
         exact = ours.get("hidden", "")
         if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
             found["hidden"] = exact
@@ -226,9 +230,14 @@ def _rounded(names: list[str]) -> list[str | np.float32]:
     """Activations with their slopes as ONNX holds them."""
     slopes = [re.fullmatch(r"leaky_relu\(([0-9.e+-]{1,32})\)", name) for name in names]
     return [
-        np.float32(float(slope[1])) if slope and _is_number(slope[1]) else name
+        _float32(slope[1]) if slope and _is_number(slope[1]) else name
         for slope, name in zip(slopes, names, strict=True)
     ]
+
+
+def _float32(number: str | float) -> np.float32:
+    with np.errstate(over="ignore"):
+        return np.float32(float(number))
 
 
 def _is_number(text: str) -> bool:

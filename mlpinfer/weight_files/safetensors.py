@@ -31,10 +31,15 @@ def decode(data: bytes) -> RawWeights:
     """
     from safetensors import SafetensorError, deserialize
 
+    np.empty(len(data), np.uint8)  # as much as the package will allocate, which it cannot fail to without a panic
     try:
         tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
-    except (SafetensorError, ValueError, OverflowError, MemoryError) as error:
+    except (SafetensorError, ValueError, OverflowError) as error:
         raise WeightsError(f"damaged safetensors: {ascii(str(error))[1:-1][:100]}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust; no Exception, so that few catch it
+            raise
+        raise WeightsError("damaged safetensors: the package that reads them failed") from None
     arrays = {}
     for name, tensor in tensors:
         if tensor["dtype"] not in _DTYPES:

@@ -167,10 +167,19 @@ def images() -> Iterator[tuple[str, bytes, list[np.ndarray]]]:
         file = io.BytesIO()
         image.save(file, "PNG")
         yield name, file.getvalue(), [pixels[None]]
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, "JPEG", exif=_exif())
+    yield "jpeg_turned", file.getvalue(), [np.zeros((1, 4, 4), np.uint8)]
     for kind in ("L", "RGB", "CMYK"):
         file = io.BytesIO()
         Image.new(kind, (4, 4)).save(file, "JPEG")
         yield f"jpeg_{kind}", file.getvalue(), [np.full((1, 4, 4), 255 if kind == "CMYK" else 0, np.uint8)]
+
+
+def _exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    return exif.tobytes()
 
 
 def files() -> list[Legitimate]:
