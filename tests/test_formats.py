@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from mlpinfer import InputError, Network, Predictor, WeightsError, load_network, save_network
 from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
-from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
+from mlpinfer.weight_files import decode, encode, keys, layouts, shipped, torch_zip
 from mlpinfer.weight_files.raw import RawWeights
 from tests.conftest import ROOT
 from tests.test_folding import networks
@@ -335,6 +335,25 @@ def test_the_checkpoint_of_an_optimizer_with_state(tmp_path):
     assert list(raw.arrays) == ["weight"]
 
 
+@given(shapes=st.lists(st.tuples(*[st.integers(1, 3)] * 2), min_size=1, max_size=5))
+def test_orders_are_those_of_all_permutations(shapes):
+    raw = RawWeights({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
+    pairs = [(name, None) for name in raw.arrays]
+    fitting = [
+        list(order)
+        for order in itertools.permutations(pairs)
+        if all(raw.arrays[a[0]].shape[1] == raw.arrays[b[0]].shape[0] for a, b in itertools.pairwise(order))
+    ]
+    found = keys.chained(pairs, lambda pair: raw.arrays[pair[0]].shape)
+    assert found == fitting[:2]
+
+
+def test_too_many_arrays_are_refused():
+    raw = RawWeights(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
+    with pytest.raises(WeightsError, match="at most 20000 arrays, found 20001"):
+        layouts.to_network(raw, "relu", "identity", None, None)
+
+
 def test_layers_without_a_bias():
     network = load({"0.weight": np.ones((3, 4)), "1.weight": np.ones((2, 3)), "1.bias": np.ones(2)})
     assert network.sizes == (4, 3, 2)
@@ -458,6 +477,33 @@ def test_damaged_safetensors_are_refused(tmp_path, data):
     assert len(str(caught.value)) < 300
 
 
+class PanicException(BaseException):
+    """As PyO3's is: no Exception."""
+
+
+def test_a_panic_of_the_safetensors_package_is_translated(monkeypatch):
+    def deserialize(data):
+        raise failure
+
+    monkeypatch.setattr("safetensors.deserialize", deserialize)
+    failure = PanicException("PyObject pointer is null")
+    with pytest.raises(WeightsError, match="damaged safetensors: the package that reads them failed"):
+        decode(safetensors_file({}))
+    failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        decode(safetensors_file({}))
+
+
+def test_memory_for_safetensors_is_asked_for_before_the_package_panics(tmp_path, monkeypatch):
+    def empty(*args):
+        raise MemoryError
+
+    (tmp_path / "a").write_bytes(safetensors_file({}))
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(WeightsError, match="does not fit into memory"):
+        load_network(tmp_path / "a")
+
+
 # -- ONNX -----------------------------------------------------------------------------------------------
 
 
@@ -576,6 +622,28 @@ words = helper.make_tensor("W", TensorProto.STRING, [1, 1], [b"a"])
 def test_onnx_graphs_of_another_kind_are_refused(data, message):
     with pytest.raises(WeightsError, match=message):
         decode(data)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E5M2", "FLOAT8E4M3FN", "FLOAT4E2M1", "INT4", "UINT4"])
+def test_numbers_that_numpy_does_not_have_are_refused(kind):
+    tensor = helper.make_tensor("W", getattr(TensorProto, kind), [4, 3], np.ones(12).tolist())
+    with pytest.raises(WeightsError, match=f"expected floats or integers, found {kind.lower()[:4]}"):
+        decode(model([node("Gemm", ["x", "W"], ["y"])], [tensor]))
+
+
+def test_numbers_beyond_float32_in_onnx_are_refused_without_a_warning(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(model([node("Gemm", ["x", "W", "b"], ["y"], alpha=3e38, beta=3e38)], CONSTANTS))
+    with pytest.raises(WeightsError, match="expected finite numbers, found NaN or infinity"):
+        load_network(path)
+    proto = onnx.ModelProto.FromString(encode(Network.random([3, 2], scale=0.5), "a.onnx"))
+    helper.set_model_props(proto, {"mlpinfer": '{"scale": "1e300", "hidden": "leaky_relu(1e300)"}'})
+    assert decode(proto.SerializeToString()).metadata["scale"] == "0.5"  # that of the graph
+
+
+def test_too_many_nodes_are_refused():
+    with pytest.raises(WeightsError, match="at most 100000 nodes and constants"):
+        decode(b"\x08\x07\x3a\xc2\x9a\x0c" + b"\x0a\0" * 100_001)
 
 
 def test_our_onnx_is_valid():

@@ -32,9 +32,7 @@ _BOOK = re.compile(r"([Wb])([1-9][0-9]{0,3})")
 _SKLEARN = re.compile(r"(coefs_|intercepts_)\.([0-9]{1,4})")
 _SUFFIXES = {"weight": "out-in", "kernel": "in-out"}
 #: Arrays that would change what a network computes, beside the book's W and b.
-_LAYER_LIKE = re.compile(
-    r"(?i)(.*[./_])?(weights?|bias(es)?|kernel|gamma|beta)[0-9]*|[wb][0-9]+"
-)
+_LAYER_LIKE = re.compile(r"(?i)(.*[./_])?(weights?|bias(es)?|kernel|gamma|beta)[0-9]*|[wb][0-9]+")
 #: Batch normalisation's, in the last word of a key.
 _STATISTICS = re.compile(r"(?i)(^|_)(running|moving)_\w")
 _MAX_KEY = 1_000
@@ -112,7 +110,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
     place = {key: i for i, key in enumerate(raw.arrays)}
     by_file = sorted(pairs, key=lambda pair: place[pair[0]])
     if len(pairs) <= _MAX_SEARCHED:
-        orders = _chained(pairs, ends)
+        orders = chained(pairs, ends)
     else:
         orders = [order for order in (by_name, by_file) if chains(order)]
     if not orders:
@@ -136,7 +134,7 @@ def shown(key: str) -> str:
     return key if re.fullmatch(r"[\w./ -]{1,60}", key, re.ASCII) else quoted(key)
 
 
-def _chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[list[Pair]]:
+def chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[list[Pair]]:
     """Return orders in which the outputs of each layer are the inputs of the next: two, if there are more."""
 
     @functools.cache  # there are fewer sets of layers than orders

@@ -31,7 +31,9 @@ def decode(data: bytes) -> RawWeights:
     """
     from safetensors import SafetensorError, deserialize
 
-    np.empty(len(data), np.uint8)  # as much as the package will allocate, which it cannot fail to without a panic
+    np.empty(
+        len(data), np.uint8
+    )  # as much as the package will allocate, which it cannot fail to without a panic
     try:
         tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
     except (SafetensorError, ValueError, OverflowError) as error:

@@ -42,7 +42,7 @@ def _sized_jpeg(height: int, width: int) -> bytes:
     return bytes(data)
 
 
-def _scans(count: int, side: int) -> bytes:
+def scans(count: int, side: int) -> bytes:
     """A progressive JPEG of many scans: each goes over all pixels, and takes a few bytes."""
     file = io.BytesIO()
     Image.new("L", (side, side)).save(file, "JPEG", progressive=True)
@@ -64,10 +64,16 @@ def attacks() -> Iterator[Attack]:
     def attack(danger, name, data, message=_EXPECTED):
         return Attack(f"image_{danger}_{name}", "image", danger, data, message)
 
-    yield attack("images", "pixels", png(2**15, 2**15, pixels=b"x"), "at most 100000000 pixels|decompression bomb")
-    yield attack("images", "wide", begin(2**31 - 1, 1) + chunk(b"IDAT", b"x"), "at most 100000000|expected a PNG")
-    yield attack("images", "jpeg_pixels", _sized_jpeg(65000, 65000), "at most 100000000 pixels|expected a PNG")
-    yield attack("images", "scans", _scans(20_000, 4000), "scans")
+    yield attack(
+        "images", "pixels", png(2**15, 2**15, pixels=b"x"), "at most 100000000 pixels|decompression bomb"
+    )
+    yield attack(
+        "images", "wide", begin(2**31 - 1, 1) + chunk(b"IDAT", b"x"), "at most 100000000|expected a PNG"
+    )
+    yield attack(
+        "images", "jpeg_pixels", _sized_jpeg(65000, 65000), "at most 100000000 pixels|expected a PNG"
+    )
+    yield attack("images", "scans", scans(20_000, 4000), "scans")
     for name, data in _others():
         yield attack("images", name, data, "expected")
     yield attack("images", "postscript_behind", MAGIC + b"%!PS-Adobe-3.0 EPSF-3.0\n(fired) (w) file")
@@ -79,7 +85,9 @@ def attacks() -> Iterator[Attack]:
     yield attack("declared_sizes", "jpeg_empty", _sized_jpeg(0, 0))
     text = zlib.compress(bytes(2**26))
     yield attack("compression", "text", png(4, 4, chunk(b"zTXt", b"a\0\0" + text)))
-    yield attack("compression", "texts", png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20)))] * 80))
+    yield attack(
+        "compression", "texts", png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20)))] * 80)
+    )
     yield attack("compression", "profile", png(4, 4, chunk(b"iCCP", b"a\0\0" + text)), None)
     yield attack("compression", "international", png(4, 4, chunk(b"iTXt", b"a\0\1\0\0\0" + text)))
     yield attack("compression", "pixels", png(4, 4, pixels=bytes(2**26)), None)

@@ -65,7 +65,10 @@ def torch_zips() -> Iterator[tuple[str, bytes]]:
     yield "parameters", build.torch(state, lambda t: parameter + t + b"\x88ccollections\nOrderedDict\n)RtR")
     yield "transposed", build.torch({key: np.asfortranarray(a) for key, a in state.items()})
     big = {key: a.astype(">f4").tobytes() for key, a in state.items()}
-    yield "big_endian", build.torch(state, byteorder=b"big", **{f"data/{i}": d for i, d in enumerate(big.values())})
+    yield (
+        "big_endian",
+        build.torch(state, byteorder=b"big", **{f"data/{i}": d for i, d in enumerate(big.values())}),
+    )
     opcodes = {
         key: build.tensor(str(i), "Float", a.size, 0, a.shape, [s // 4 for s in a.strides])
         for i, (key, a) in enumerate(state.items())
@@ -82,9 +85,7 @@ def torch_zips() -> Iterator[tuple[str, bytes]]:
         views[key] = build.tensor("0", "Float", len(flat) // 4, at, a.shape, [s // 4 for s in a.strides])
         at += a.size
     yield "one_storage", build.torch_zip(views, {"data/0": flat})
-    yield "deflated", build.torch_file(
-        b"\x80\2" + inner + b".", storages, method=zipfile.ZIP_DEFLATED
-    )
+    yield "deflated", build.torch_file(b"\x80\2" + inner + b".", storages, method=zipfile.ZIP_DEFLATED)
 
 
 def npzs() -> Iterator[tuple[str, bytes]]:
@@ -112,11 +113,21 @@ def onnx_files() -> Iterator[tuple[str, bytes]]:
     yield "ours_float64", encode(ours.astype(np.float64), "a.onnx")
     last = node("Gemm", ["a", "W2", "b2"], ["y"])
     yield "gemm", model([node("Gemm", ["x", "W1", "b1"], ["h"]), node("Relu", ["h"], ["a"]), last], constants)
-    nodes = [node("MatMul", ["x", "W1"], ["z"]), node("Add", ["z", "b1"], ["h"]), node("Tanh", ["h"], ["a"]), last]
+    nodes = [
+        node("MatMul", ["x", "W1"], ["z"]),
+        node("Add", ["z", "b1"], ["h"]),
+        node("Tanh", ["h"], ["a"]),
+        last,
+    ]
     yield "matmul_add", model(nodes, constants)
     nodes = [node("Gemm", ["x", "T", "b1"], ["h"], transB=1), node("Relu", ["h"], ["a"]), last]
     yield "transposed", model(nodes, [*constants, ("T", a["W1"].T.copy())])
-    nodes = [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "W1", "b1"], ["h"]), node("Relu", ["h"], ["a"]), last]
+    nodes = [
+        node("Flatten", ["x"], ["f"]),
+        node("Gemm", ["f", "W1", "b1"], ["h"]),
+        node("Relu", ["h"], ["a"]),
+        last,
+    ]
     yield "flatten", model(nodes, constants)
 
 
@@ -185,9 +196,19 @@ def _exif() -> bytes:
 def files() -> list[Legitimate]:
     """All of them."""
     network = list(build.layers().values())
-    weights = {"pickle": pickles, "torch": torch_zips, "npz": npzs, "safetensors": safetensors_files, "onnx": onnx_files}
+    weights = {
+        "pickle": pickles,
+        "torch": torch_zips,
+        "npz": npzs,
+        "safetensors": safetensors_files,
+        "onnx": onnx_files,
+    }
     rows = {"npy": npy_files, "npz_rows": npz_rows, "idx": idx_files, "csv": csv_files, "image": images}
     return [
-        *(Legitimate(f"{kind}_{name}", kind, data, network) for kind, make in weights.items() for name, data in make()),
+        *(
+            Legitimate(f"{kind}_{name}", kind, data, network)
+            for kind, make in weights.items()
+            for name, data in make()
+        ),
         *(Legitimate(f"{kind}_{name}", kind, *rest) for kind, make in rows.items() for name, *rest in make()),
     ]

@@ -112,4 +112,6 @@ def attacks() -> Iterator[Attack]:
     header = npy("'|u1'", shape=f"({size // 2**21}, {2**21})", data=b"")
     sparse = build.sparse(size + len(header), header)
     yield Attack("npy_declared_sizes_sparse", "npy", "declared_sizes", sparse, "fit into memory")
-    yield Attack("npy_parsers_cut_length", "npy", "parsers", b"\x93NUMPY\1\0" + struct.pack("<H", 99), "header")
+    yield Attack(
+        "npy_parsers_cut_length", "npy", "parsers", b"\x93NUMPY\1\0" + struct.pack("<H", 99), "header"
+    )

@@ -127,7 +127,12 @@ def _values() -> Iterator[tuple[str, str, bytes, str | None]]:
     yield "zero_dimensions", "last", _with(_tensor("W1", dims=[10**11, 0], raw_data=b"")), "expected"
     yield "zero_dimensions", "width", _with(_tensor("W1", dims=[0, 10**11], raw_data=b"")), "expected"
     scale = [node("Mul", ["x", "e"], ["s"]), node("Gemm", ["s", "W1", "b1"], ["y"])]
-    yield "zero_dimensions", "scale", model(scale, [*CONSTANTS, ("e", np.ones((0, 5), f4))]), "one finite number"
+    yield (
+        "zero_dimensions",
+        "scale",
+        model(scale, [*CONSTANTS, ("e", np.ones((0, 5), f4))]),
+        "one finite number",
+    )
     yield "conversion", "nan", _model(b1=A["b1"] * f4(np.nan)), "NaN or infinity"
     yield "conversion", "infinity", _model(W2=A["W2"] + f4(np.inf)), "NaN or infinity"
     yield "conversion", "complex", _model(W1=A["W1"].astype(np.complex64)), "expected floats or integers"
@@ -139,7 +144,11 @@ def _values() -> Iterator[tuple[str, str, bytes, str | None]]:
     yield "conversion", "text", _with(text), "expected floats or integers"
     loud = [node("Gemm", ["x", "W1", "b1"], ["y"], alpha=3e38, beta=3e38)]
     yield "conversion", "overflow", model(loud, CONSTANTS), "NaN or infinity"
-    slope = [node("Gemm", ["x", "W1", "b1"], ["h"]), node("LeakyRelu", ["h"], ["a"], alpha=float("nan")), CHAIN[-1]]
+    slope = [
+        node("Gemm", ["x", "W1", "b1"], ["h"]),
+        node("LeakyRelu", ["h"], ["a"], alpha=float("nan")),
+        CHAIN[-1],
+    ]
     yield "conversion", "slope", model(slope, CONSTANTS), None  # the activation is overruled by an option
     scales = {"scale_of_booleans": np.array(True), "no_scale": f4(0)}
     for name, value in scales.items():
@@ -150,7 +159,12 @@ def _values() -> Iterator[tuple[str, str, bytes, str | None]]:
     yield "shapes", "biases", _model(b1=np.ones(9, f4)), "expected 3 biases"
     yield "shapes", "dimensions", _model(W1=np.ones((4, 3, 1), f4)), "two dimensions"
     yield "shapes", "branch", model([CHAIN[0], CHAIN[2], CHAIN[1]], CONSTANTS), "a branch"
-    yield "shapes", "operator", model([node("\x1b[2J\n" * 99, ["x"], ["y"])], CONSTANTS), "expected linear layers"
+    yield (
+        "shapes",
+        "operator",
+        model([node("\x1b[2J\n" * 99, ["x"], ["y"])], CONSTANTS),
+        "expected linear layers",
+    )
     yield "shapes", "domain", model([node("Gemm", ["x"], ["y"], domain="my")], CONSTANTS), "found 'my'"
 
 

@@ -24,8 +24,10 @@ def state(order=b"X\1\0\0\0<", version=b"K\3", rest=b"NNN", sizes=MINUS * 2, fla
 
 
 _STATES = {
-    "fields": state(b"X\1\0\0\0|", rest=b"N" + text("a") + b"\x85}" + text("a") + b"NK\0\x86s", sizes=b"K\x08K\1"),
-    "crash": state(b"X\1\0\0\0|", rest=b"N)}", sizes=b"K\x08K\1"),
+    "fields": state(
+        b"X\1\0\0\0|", rest=b"N" + text("a") + b"\x85}" + text("a") + b"NK\0\x86s", sizes=b"K\x08K\1"
+    ),
+    "names_alone": state(b"X\1\0\0\0|", rest=b"N)}", sizes=b"K\x08K\1"),
     "subarray": state(rest=b"NK\2\x85\x86NN"),
     "metadata": state(version=b"K\4", flags=b"K\0}"),
     "negative_size": state(sizes=b"J\0\0\0\x80" + MINUS),
@@ -39,7 +41,23 @@ _STATES = {
     "twice": state() + state(),
     "dict": b"}b",
 }
-_CODES = ["O8", "V8", "U4", "S8", "M8[ns]", "m8", "f16", "c16", "f4,f4", "(2,)f4", "i3", "object", "<f4", "f4\0", ""]
+_CODES = [
+    "O8",
+    "V8",
+    "U4",
+    "S8",
+    "M8[ns]",
+    "m8",
+    "f16",
+    "c16",
+    "f4,f4",
+    "(2,)f4",
+    "i3",
+    "object",
+    "<f4",
+    "f4\0",
+    "",
+]
 _ARRAYS = {
     "twice": ({"build": b"b(K\1)K\0K\0K\0tb"}, "malformed array|filled twice|dtype is missing"),
     "not_empty": ({"begin": b"J\0\0\0\x40\x85"}, "expected to begin empty"),
@@ -109,7 +127,11 @@ def _slow() -> Iterator[tuple[str, bytes, str | None]]:
     """Names, few enough to be read, that cost more than their number to tell apart."""
     W, b = (array_opcodes(np.ones(shape, np.float32)) for shape in ((1, 1), (1,)))
     words = ["".join(letters) for letters in islice(product(ascii_lowercase, repeat=4), 45_000)]
-    yield "many_names", _many(array_opcodes(np.ones((2, 2), np.float32)), [f"{w}.weight" for w in words]), "expected"
+    yield (
+        "many_names",
+        _many(array_opcodes(np.ones((2, 2), np.float32)), [f"{w}.weight" for w in words]),
+        "expected",
+    )
     yield "many_arrays", _many(b, words), "expected"
     moving = "running_" * 60 + "1" * 500 + "!"
     keys = ["W1", "b1", *(f"{i}{moving}" for i in range(2_000))]
@@ -132,10 +154,20 @@ def attacks() -> Iterator[Attack]:
         yield attack("dtype_state", name, array_state(state=opcodes), "malformed dtype|refused: a dtype")
     for code in _CODES:
         data = array_state(code=text(code))
-        yield attack("dtype_state", f"code_{code}", data, "expected an array of floats or integers, found dtype")
+        yield attack(
+            "dtype_state", f"code_{code}", data, "expected an array of floats or integers, found dtype"
+        )
+    for code, begin in (("M8", bytes(8)), ("O8", b"A" * 8)):  # a null pointer, and a pointer of the file's
+        changes = {"code": text(code), "shape": b"K\1K\1\x86", "data": b"C\x08" + begin}
+        data = array_state(state=state(b"X\1\0\0\0|", rest=b"N)}", sizes=b"K\x08K\1"), **changes)
+        yield attack("dtype_state", f"crash_{code}", data, "found dtype")
     for name, (changes, message) in _ARRAYS.items():
         yield attack("reconstruct", name, array_state(**changes), message)
-    for name, shape in {"bytes": (10**12, 0), "many": (0, 2**31 - 1, 2**31 - 1), "last": (2, 0, 2**40)}.items():
+    for name, shape in {
+        "bytes": (10**12, 0),
+        "many": (0, 2**31 - 1, 2**31 - 1),
+        "last": (2, 0, 2**40),
+    }.items():
         data = array_state(shape=build.whole_tuple(shape), data=b"C\0")
         yield attack("zero_dimensions", name, data, "a possible shape")
     for name, (data, message) in _FILES.items():
@@ -147,4 +179,6 @@ def attacks() -> Iterator[Attack]:
     for name, data, message in _slow():
         yield attack("shapes", name, data, message)
     yield attack("declared_sizes", "sparse_file", build.sparse(2**31 + 1, b"\x80\4"), "expected at most")
-    yield attack("declared_sizes", "more_than_the_memory", build.sparse(2**31 - 1, b"\x80\4"), "fit into memory")
+    yield attack(
+        "declared_sizes", "more_than_the_memory", build.sparse(2**31 - 1, b"\x80\4"), "fit into memory"
+    )

@@ -47,13 +47,13 @@ SYSTEM = text("__setstate__") + b"cposix\nsystem\n"
 _GLOBALS = {
     "os_system": (call("posix", "system", COMMAND), "posix.system"),
     "os_system_by_os": (call("os", "system", COMMAND), "os.system"),
-    "os_popen": (call("os", "popen", COMMAND), "os.popen"),
+    "exec_of_a_process": (call("os", "execvp", text("touch"), b"](" + text("touch") + text("fired") + b"e"), "os.execvp"),
     "eval": (call("builtins", "eval", SOURCE), "builtins.eval"),
     "exec": (call("builtins", "exec", SOURCE), "builtins.exec"),
     "getoutput": (call("subprocess", "getoutput", COMMAND), "subprocess.getoutput"),
     "popen": (call("subprocess", "call", b"](" + text("touch") + text("fired") + b"e"), "subprocess.call"),
     "open": (call("_io", "open", text("fired"), text("w")), "_io.open"),
-    "timeit": (call("timeit", "timeit", SOURCE, SOURCE), "timeit.timeit"),
+    "timeit": (call("timeit", "timeit", text("pass"), SOURCE), "timeit.timeit"),
     "pdb": (call("cProfile", "run", SOURCE), "cProfile.run"),
     "dotted": (stack_call("numpy._core.numeric", "builtins.eval", SOURCE), "numeric.builtins.eval"),
     "dotted_os": (stack_call("numpy", "lib._npyio_impl.os.system", COMMAND), "os.system"),
@@ -62,7 +62,7 @@ _GLOBALS = {
         + COMMAND + b"tR", "builtins.getattr",
     ),
     "f2py_eval": (call("numpy.f2py.crackfortran", "getlincoef", SOURCE, b"}"), "getlincoef"),
-    "f2py_command": (call("numpy.f2py.diagnose", "run_command", COMMAND), "run_command"),
+    "f2py_command": (stack_call("numpy.f2py.diagnose", "os.system", COMMAND), "os.system"),
     "numpy_exec": (call("numpy.testing._private.utils", "runstring", SOURCE, b"}"), "runstring"),
     "numpy_save": (call("numpy", "save", text("fired"), b"K\1"), "numpy.save"),
     "numpy_memmap": (call("numpy", "memmap", text("fired"), text("u1"), text("w+"), b"K\0K\x08"), "memmap"),
@@ -101,11 +101,18 @@ _ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85C\1b\x8
 def programs() -> list[Program]:
     """All of them."""
     found = [Program("globals", n, code, f"{message}'", True) for n, (code, message) in _GLOBALS.items()]
-    found += [Program("globals", f"name_{n}", code, "refused: the pickle asks to run") for n, code in _NAMES.items()]
+    found += [
+        Program("globals", f"name_{n}", code, "refused: the pickle asks to run") for n, code in _NAMES.items()
+    ]
     found += [Program("nested_pickles", n, code, message, True) for n, (code, message) in _nested().items()]
-    register = call("copyreg", "add_extension", text("posix"), text("system"), b"K\1") + b"0\x82\1" + COMMAND + b"\x85R"
+    register = (
+        call("copyreg", "add_extension", text("posix"), text("system"), b"K\1")
+        + b"0\x82\1"
+        + COMMAND
+        + b"\x85R"
+    )
     mapped = b"cbuiltins\nmap\ncposix\nsystem\n](" + COMMAND + b"e\x86\x81"
-    method = b"cnumpy\nmatrix\nN}" + SYSTEM + b"s\x86b" + COMMAND + b"b"
+    method = b"cjson\nJSONDecoder\nN}" + SYSTEM + b"s\x86b" + COMMAND + b"b"
     laughs = b"]q\0" + b"".join(b"0(" + b"h%c" % i * 9 + b"lq%c" % (i + 1) for i in range(40))
     keys = b"N" + b"".join(b"2\x86" for _ in range(60))
     encode = b"c_codecs\nencode\n"
@@ -128,7 +135,7 @@ def programs() -> list[Program]:
         Program("extensions", "set", b"\x8f", "opcode EMPTY_SET"),
         Program("build", "module", b"cnumpy\nlinalg\n}" + SYSTEM + b"sb" + COMMAND + b"b", "numpy.linalg", True),
         Program("build", "function", b"cposixpath\njoin\n}" + SYSTEM + b"sb" + COMMAND + b"b", "posixpath.join", True),
-        Program("build", "class", method, "numpy.matrix", True),
+        Program("build", "class", method, "json.JSONDecoder", True),
         Program("build", "stand_in", b"c_codecs\nencode\n}" + text("__name__") + text("x") + b"sb", "set the state"),
         Program("build", "dict", b"}}b", "set the state of <dict>"),
         Program("build", "list", b"]}b", "set the state of <list>"),

@@ -43,7 +43,12 @@ _IDX = {
 def _gzips() -> Iterator[tuple[str, str, bytes, str]]:
     good = gzip.compress(GOOD, mtime=0)
     yield "compression", "bomb", gzip.compress(header(2, 2) + bytes(2**26)), "longer than its header"
-    yield "compression", "bomb_within", gzip.compress(header(2**30, 2) + bytes(2**24)), "at most|cut short|memory"
+    yield (
+        "compression",
+        "bomb_within",
+        gzip.compress(header(2**30, 2) + bytes(2**24)),
+        "at most|cut short|memory",
+    )
     yield "compression", "claim", gzip.compress(header(2**30, 1) + bytes(99)), "cut short"
     yield "compression", "two_members", good + good, "longer than its header"
     yield "compression", "bytes_behind", good + b"more", "longer than its header"

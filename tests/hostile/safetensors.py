@@ -44,7 +44,11 @@ _ACCEPTED = {
     "empty_huge": ("zero_dimensions", {"W1": entry(F, [0, 2**63, 2], 0, 0)}, "expected|damaged"),
     "thousand_dimensions": ("zero_dimensions", {"W1": entry(F, [1] * 1000 + [0], 0, 0)}, "expected|damaged"),
     "booleans": ("conversion", {"W1": entry("BOOL", [4, 3], 0, 12)}, "expected floats or integers"),
-    "eight_bits": ("conversion", {"W1": entry("F8_E4M3", [4, 3], 0, 12)}, "expected floats or integers|damaged"),
+    "eight_bits": (
+        "conversion",
+        {"W1": entry("F8_E4M3", [4, 3], 0, 12)},
+        "expected floats or integers|damaged",
+    ),
     "complex": ("conversion", {"W1": entry("C64", [3, 1], 0, 24)}, "expected floats or integers|damaged"),
 }
 
@@ -53,13 +57,23 @@ def _values() -> Iterator[tuple[str, str, bytes, str]]:
     a = build.layers()
     nan = a | {"b1": a["b1"] * np.float32(np.nan)}
     yield "conversion", "nan", build.safetensors(nan), "NaN or infinity"
-    yield "conversion", "infinity", build.safetensors(a | {"b2": a["b2"] + np.float32(np.inf)}), "NaN or infinity"
+    yield (
+        "conversion",
+        "infinity",
+        build.safetensors(a | {"b2": a["b2"] + np.float32(np.inf)}),
+        "NaN or infinity",
+    )
     yield "conversion", "scale", build.safetensors(a, scale="1_0"), "scale: expected a number"
     yield "conversion", "huge_scale", build.safetensors(a, scale="1e999"), "scale: expected a finite"
     yield "shapes", "chain", build.safetensors(a | {"W2": np.ones((9, 2), "f4")}), "W2: expected shape"
     yield "shapes", "missing", build.safetensors({k: v for k, v in a.items() if k != "b2"}), "b2: expected"
     yield "shapes", "biases", build.safetensors(a | {"b1": np.ones(9, "f4")}), "b1: expected shape"
-    yield "shapes", "extra", build.safetensors(build.state_dict() | {"ln.weight": np.ones(3, "f4")}), "ln.weight: exp"
+    yield (
+        "shapes",
+        "extra",
+        build.safetensors(build.state_dict() | {"ln.weight": np.ones(3, "f4")}),
+        "ln.weight: exp",
+    )
     yield "shapes", "layout", build.safetensors(a, layout="\x1b[2J\n" * 99), "layout: expected in-out"
     many = {f"a{'b' * (i % 7)}.{i:x}q.weight": entry(F, [0, 2], 0, 0) for i in range(60_000)}
     yield "shapes", "many_names", safetensors_file(many), "expected"
@@ -80,10 +94,14 @@ def attacks() -> Iterator[Attack]:
     for danger, name, data, message in _values():
         yield attack(danger, name, data, message)
     yield attack("declared_sizes", "header", struct.pack("<Q", 2**63) + b"{}", "damaged safetensors")
-    yield attack("declared_sizes", "header_beyond", struct.pack("<Q", 2**26) + b"{" + bytes(99), "damaged safetensors")
+    yield attack(
+        "declared_sizes", "header_beyond", struct.pack("<Q", 2**26) + b"{" + bytes(99), "damaged safetensors"
+    )
     spaces = json.dumps({"W1": entry(F, [1], 0, 4)}).encode()[:-1]
     long = build.sparse(2**28, struct.pack("<Q", 100_000_001) + spaces)
     yield attack("safetensors", "long_header", long, "damaged safetensors")
-    header = safetensors_file({"W1": entry("U8", [2**29, 1], 0, 2**29), "b1": entry("U8", [1], 2**29, 2**29 + 1)})
+    header = safetensors_file(
+        {"W1": entry("U8", [2**29, 1], 0, 2**29), "b1": entry("U8", [1], 2**29, 2**29 + 1)}
+    )
     large = build.sparse(len(header) + 2**29 + 1, header)
     yield attack("declared_sizes", "more_than_the_memory", large, "fit into memory|damaged")

@@ -20,7 +20,7 @@ from tests.hostile.programs import programs
 
 FIXTURES = ROOT / "tests" / "fixtures"
 #: Sixteen bytes, where a weight of 2 x 2 lies.
-_STORAGE = {"data/0": bytes(range(0, 16))}
+_STORAGE = {"data/0": bytes(range(16))}
 
 
 def _tar() -> bytes:
@@ -64,12 +64,24 @@ _TENSORS = {
 
 def _dicts() -> Iterator[tuple[str, bytes, str]]:
     opcodes = {"fc.weight": tensor("0", "Float", 4, 0, (2, 2), (2, 1))}
-    yield "persistent_text", build.torch_file(b"\x80\2}" + text("a") + text("0") + b"Qs.", _STORAGE), "malformed storage"
-    yield "persistent_list", build.torch_file(b"\x80\2}" + text("a") + b"](" + b"N" * 5 + b"eQs.", _STORAGE), "malformed"
+    yield (
+        "persistent_text",
+        build.torch_file(b"\x80\2}" + text("a") + text("0") + b"Qs.", _STORAGE),
+        "malformed storage",
+    )
+    yield (
+        "persistent_list",
+        build.torch_file(b"\x80\2}" + text("a") + b"](" + b"N" * 5 + b"eQs.", _STORAGE),
+        "malformed",
+    )
     yield "module", build.torch_file(b"\x80\2c__torch__\nNet\n)\x81.", _STORAGE), "__torch__.Net"
     yield "no_tensor", build.torch_file(b"\x80\2}" + text("a") + b"K\1s.", _STORAGE), "expected a tensor"
     yield "no_dict", build.torch_file(b"\x80\2K\1.", _STORAGE), "expected a state_dict"
-    yield "state_of_a_tensor", torch_zip({k: v + b"}b" for k, v in opcodes.items()}, _STORAGE), "state of a tensor"
+    yield (
+        "state_of_a_tensor",
+        torch_zip({k: v + b"}b" for k, v in opcodes.items()}, _STORAGE),
+        "state of a tensor",
+    )
     yield "byteorder", torch_zip(opcodes, _STORAGE | {"byteorder": b"middle"}), "byteorder little or big"
     yield "constants", torch_zip(opcodes, _STORAGE | {"constants.pkl": b"\x80\2)."}), "TorchScript"
     pair = {"a/data.pkl": b"\x80\2}.", "b/data.pkl": b"\x80\2}."}
@@ -95,9 +107,24 @@ def _values() -> Iterator[tuple[str, str, bytes, str]]:
         yield "zero_dimensions", name, _one(size=size), "beyond its storage|repeats"
     chain = state | {"fc2.weight": np.ones((2, 5), np.float32)}
     yield "shapes", "chain", build.torch(chain), "fc2.weight: expected shape"
-    yield "shapes", "biases", build.torch(state | {"fc2.bias": np.ones(3, np.float32)}), "fc2.bias: expected shape"
-    yield "shapes", "norm", build.torch(state | {"bn.running_mean": state["fc1.bias"]}), "bn.running_mean: expected"
-    yield "shapes", "convolution", build.torch(state | {"c.weight": np.ones((1, 1, 2, 2), "f4")}), "expected the weights"
+    yield (
+        "shapes",
+        "biases",
+        build.torch(state | {"fc2.bias": np.ones(3, np.float32)}),
+        "fc2.bias: expected shape",
+    )
+    yield (
+        "shapes",
+        "norm",
+        build.torch(state | {"bn.running_mean": state["fc1.bias"]}),
+        "bn.running_mean: expected",
+    )
+    yield (
+        "shapes",
+        "convolution",
+        build.torch(state | {"c.weight": np.ones((1, 1, 2, 2), "f4")}),
+        "expected the weights",
+    )
     words = ["".join(letters) for letters in islice(product(ascii_lowercase, repeat=4), 45_000)]
     one = tensor("0", "Float", 4, 0, (2, 2), (2, 1))
     names = b"".join(text(f"{word}.weight") + b"h\0" for word in words)
@@ -121,7 +148,9 @@ def attacks() -> Iterator[Attack]:
         data = build.torch_file(b"\x80\2" + program.opcodes + b".", {})
         yield attack(program.danger, f"{program.name}_alone", data, program.message, "pickle")
     for name, (data, message) in _TENSORS.items():
-        danger = "reconstruct" if name in ("numel", "numel_of_all", "negative_numel", "missing") else "torch_zip"
+        danger = (
+            "reconstruct" if name in ("numel", "numel_of_all", "negative_numel", "missing") else "torch_zip"
+        )
         yield attack(danger, name, data, message)
     for name, data, message in _dicts():
         yield attack("torch_zip", name, data, message)

@@ -73,7 +73,12 @@ def attacks(good: bytes, name: str) -> Iterator[tuple[str, str, bytes, str]]:
     yield "parsers", "checksum", _central(good, 16, "<L", 7), "damaged"
     yield "parsers", "where", _central(good, 42, "<L", 9), "damaged"
     yield "parsers", "cut", good[:-30], "damaged zip"
-    yield "parsers", "twice", good.replace(good, good) + good[good.rindex(b"PK\5\6") :][:10], "damaged|expected"
+    yield (
+        "parsers",
+        "twice",
+        good.replace(good, good) + good[good.rindex(b"PK\5\6") :][:10],
+        "damaged|expected",
+    )
     twice = overlapping(name, 2, bytes(99))
     yield "parsers", "name_twice", twice.replace(b"0" * len(name), name.encode()), "found one twice"
     yield "parsers", "empty", b"PK\3\4" + b"PK\5\6" + bytes(18), "expected|damaged"
