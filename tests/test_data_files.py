@@ -358,9 +358,9 @@ def test_a_regular_file_that_cannot_be_read():
 @pytest.mark.parametrize("name", ["a\x1b[31m.csv", "a\n.csv", "a\udcff.csv"])
 def test_names_that_would_not_print_are_refused(tmp_path, name):
     (tmp_path / name).write_text("1,2\n")
-    for given in (tmp_path, tmp_path / "*.csv"):
+    for inputs in (tmp_path, tmp_path / "*.csv"):
         with pytest.raises(DatasetError, match="expected files with printable names, found") as caught:
-            open_rows([given])
+            open_rows([inputs])
         assert str(caught.value).isprintable()
 
 

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 from mlpinfer import InputError, Network, Predictor, WeightsError, load_network, save_network
 from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
-from mlpinfer.weight_files import decode, encode, keys, layouts, shipped, torch_zip
+from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
+from mlpinfer.weight_files.keys import chained
 from mlpinfer.weight_files.raw import RawWeights
 from tests.conftest import ROOT
 from tests.test_folding import networks
@@ -344,7 +345,7 @@ def test_orders_are_those_of_all_permutations(shapes):
         for order in itertools.permutations(pairs)
         if all(raw.arrays[a[0]].shape[1] == raw.arrays[b[0]].shape[0] for a, b in itertools.pairwise(order))
     ]
-    found = keys.chained(pairs, lambda pair: raw.arrays[pair[0]].shape)
+    found = chained(pairs, lambda pair: raw.arrays[pair[0]].shape)
     assert found == fitting[:2]
 
 

@@ -219,9 +219,8 @@ class _Chain:
         ours = parse_metadata(metadata.encode())
         if self.scale is not None:
             exact = ours.get("scale", "")
-            found["scale"] = (
-                exact if _is_number(exact) and _float32(exact) == _float32(self.scale) else repr(self.scale)
-            )
+            same = _is_number(exact) and _float32(exact) == _float32(self.scale)
+            found["scale"] = exact if same else repr(self.scale)
         exact = ours.get("hidden", "")
         if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
             found["hidden"] = exact

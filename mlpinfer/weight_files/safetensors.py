@@ -31,9 +31,8 @@ def decode(data: bytes) -> RawWeights:
     """
     from safetensors import SafetensorError, deserialize
 
-    np.empty(
-        len(data), np.uint8
-    )  # as much as the package will allocate, which it cannot fail to without a panic
+    # As much as the package will allocate: where that fails, it panics, and Python complains.
+    np.empty(len(data), np.uint8)
     try:
         tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
     except (SafetensorError, ValueError, OverflowError) as error:
