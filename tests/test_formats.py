@@ -21,6 +21,7 @@ from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
 from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
 from mlpinfer.weight_files.keys import chained
+from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights
 from tests.conftest import ROOT
 from tests.test_folding import networks
@@ -642,9 +643,52 @@ def test_numbers_beyond_float32_in_onnx_are_refused_without_a_warning(tmp_path):
     assert decode(proto.SerializeToString()).metadata["scale"] == "0.5"  # that of the graph
 
 
-def test_too_many_nodes_are_refused():
-    with pytest.raises(WeightsError, match="at most 100000 nodes and constants"):
-        decode(b"\x08\x07\x3a\xc2\x9a\x0c" + b"\x0a\0" * 100_001)
+def varint(n):
+    return bytes([n & 0x7F | 0x80]) + varint(n >> 7) if n > 127 else bytes([n])
+
+
+def field(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def test_small_things_that_would_fill_the_memory_are_counted_before_they_are_parsed(monkeypatch):
+    monkeypatch.setattr("onnx.load_from_string", None)
+    empty = field(5, b"") * 10_000
+    for model in (field(7, b"\x0a\0" * 2_100_000), field(7, field(1, empty) * 250), b"\x08\x01" * 2_100_000):
+        with pytest.raises(WeightsError, match="at most 4194304 bytes beside the weights, found more"):
+            decode(b"\x08\x07" + model)
+
+
+@given(network=networks(), dtype=st.sampled_from([np.float16, np.float32, np.float64]))
+def test_what_is_beside_the_weights_is_told_exactly(network, dtype):
+    data = encode(network.astype(dtype), "a.onnx")
+    weights = sum(layer.W.nbytes + layer.b.nbytes for layer in network.astype(dtype).layers)
+    weights += 0 if network.scale is None else (8 if dtype == np.float64 else 4)
+    assert has_more_than(data, len(data) - weights - 1)
+    assert not has_more_than(data, len(data) - weights)
+
+
+@given(data=st.binary(max_size=200))
+def test_what_is_malformed_is_counted_to_its_end(data):
+    assert not has_more_than(data, len(data))
+
+
+def test_empty_weights_in_onnx_have_no_biases():
+    W = helper.make_tensor("W", TensorProto.FLOAT, [0, 10**11], b"", raw=True)
+    with pytest.raises(
+        WeightsError, match=r"expected weights of two dimensions, found shape \(0, 100000000000\)"
+    ):
+        decode(model([node("MatMul", ["x", "W"], ["y"])], [W]))
+
+
+def test_too_many_arrays_in_safetensors_are_counted_before_they_are_read(monkeypatch):
+    monkeypatch.setattr("safetensors.deserialize", None)
+    with pytest.raises(WeightsError, match="at most 20000 arrays, found more"):
+        decode(safetensors_file({str(i): entry("F32", [0], 0, 0) for i in range(50_000)}))
+
+
+def test_a_superscript_is_no_number():
+    assert load({"²": np.ones((4, 3)), "³": np.ones(3)}).sizes == (4, 3)
 
 
 def test_our_onnx_is_valid():

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
-from mlpinfer.weight_files.raw import RawWeights
+from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights
 
 #: Keys of a layer's weights and of its biases, where it has any.
 Pair = tuple[str, str | None]
@@ -36,8 +36,6 @@ _LAYER_LIKE = re.compile(r"(?i)(.*[./_])?(weights?|bias(es)?|kernel|gamma|beta)[
 #: Batch normalisation's, in the last word of a key.
 _STATISTICS = re.compile(r"(?i)(^|_)(running|moving)_\w")
 _MAX_KEY = 1_000
-#: As many as W1 to b9999.
-_MAX_ARRAYS = 20_000
 #: Orders of more layers than this are not searched for.
 _MAX_SEARCHED = 10
 
@@ -69,8 +67,8 @@ def find(raw: RawWeights) -> Found:
     WeightsError
         If a key is missing, or one stands there that is not a linear layer's.
     """
-    if len(raw.arrays) > _MAX_ARRAYS:
-        raise WeightsError(f"expected at most {_MAX_ARRAYS} arrays, found {len(raw.arrays)}")
+    if len(raw.arrays) > MAX_ARRAYS:
+        raise WeightsError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
     for key in raw.arrays:
         if len(key) > _MAX_KEY:
             raise WeightsError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
@@ -126,7 +124,9 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
 def natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``dense_2`` before ``dense_10``."""
     parts = re.split(r"([0-9]{1,9})", key)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [
+        (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts if part
+    ]
 
 
 def shown(key: str) -> str:

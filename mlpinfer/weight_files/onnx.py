@@ -19,6 +19,7 @@ from mlpinfer.errors import MlpInferError, WeightsError, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
 from mlpinfer.npy import DTYPES
+from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
@@ -27,7 +28,8 @@ _FLOATS = (1, 10, 11, 16)
 _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
-_MAX_NODES = 100_000
+#: Of nodes and names, whose objects take a hundred times the memory; a layer has about 200 bytes of them.
+_MOST_BESIDE_WEIGHTS = 2**22
 
 
 def _library() -> Any:
@@ -49,11 +51,11 @@ def decode(data: bytes) -> RawWeights:
         If the model is damaged or is not such a chain, naming the node that is not.
     """
     onnx = _library()
+    if has_more_than(data, _MOST_BESIDE_WEIGHTS):
+        raise WeightsError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
-        if max(len(graph.node), len(graph.initializer)) > _MAX_NODES:
-            raise WeightsError(f"expected at most {_MAX_NODES} nodes and constants, found more")
         constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
@@ -175,7 +177,7 @@ class _Chain:
         return self.constants[node.input[index]]
 
     def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
-        if W.ndim != 2:
+        if W.ndim != 2 or W.size == 0:  # an empty one would still have biases, of any number
             raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
         self.bytes += W.nbytes
         if self.bytes > MAX_FILE_BYTES:
