@@ -124,9 +124,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
 def natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``dense_2`` before ``dense_10``."""
     parts = re.split(r"([0-9]{1,9})", key)
-    return [
-        (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts if part
-    ]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def shown(key: str) -> str:

@@ -29,7 +29,7 @@ _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
 #: Of nodes and names, whose objects take a hundred times the memory; a layer has about 200 bytes of them.
-_MOST_BESIDE_WEIGHTS = 2**22
+_MOST_BESIDE_WEIGHTS = 2**21
 
 
 def _library() -> Any:

@@ -30,12 +30,12 @@ def _model(**changes) -> bytes:
 
 def _tensor(name: str, **fields) -> TensorProto:
     tensor = numpy_helper.from_array(A[name], name)
-    for field, value in fields.items():
-        tensor.ClearField(field)
+    for what, value in fields.items():
+        tensor.ClearField(what)
         if isinstance(value, list):
-            getattr(tensor, field).extend(value)
+            getattr(tensor, what).extend(value)
         else:
-            setattr(tensor, field, value)
+            setattr(tensor, what, value)
     return tensor
 
 
@@ -100,9 +100,9 @@ def _sizes() -> Iterator[tuple[str, bytes, str]]:
     yield "short", _with(_tensor("W1", raw_data=bytes(8))), "damaged ONNX"
     yield "long", _with(_tensor("W1", raw_data=bytes(80))), "damaged ONNX"
     yield "length", b"\x08\x07" + b"\x3a\xff\xff\xff\xff\x07", "damaged ONNX"
-    nodes = b"\x08\x07" + field(7, b"\x0a\x00" * 2_100_000)
+    nodes = b"\x08\x07" + field(7, b"\x0a\x00" * 1_100_000)
     yield "nodes", nodes, "bytes beside the weights"
-    tensors = b"\x08\x07" + field(7, b"\x2a\x00" * 2_100_000)
+    tensors = b"\x08\x07" + field(7, b"\x2a\x00" * 1_100_000)
     yield "tensors", tensors, "bytes beside the weights"
     names = node("Gemm", ["x"] + ["W1"] * 200_000, ["y"])
     yield "inputs", model([names], CONSTANTS), "expected"
