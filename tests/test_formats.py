@@ -626,10 +626,10 @@ def test_onnx_graphs_of_another_kind_are_refused(data, message):
         decode(data)
 
 
-@pytest.mark.parametrize("kind", ["FLOAT8E5M2", "FLOAT8E4M3FN", "FLOAT4E2M1", "INT4", "UINT4"])
+@pytest.mark.parametrize("kind", [0, 8, 14, 15, *range(17, 27), 99, -1])
 def test_numbers_that_numpy_does_not_have_are_refused(kind):
-    tensor = helper.make_tensor("W", getattr(TensorProto, kind), [4, 3], np.ones(12).tolist())
-    with pytest.raises(WeightsError, match=f"expected floats or integers, found {kind.lower()[:4]}"):
+    tensor = TensorProto(name="W", data_type=kind, dims=[4, 3], raw_data=bytes(12))
+    with pytest.raises(WeightsError, match=f"expected floats or integers, found ONNX's type {kind}"):
         decode(model([node("Gemm", ["x", "W"], ["y"])], [tensor]))
 
 

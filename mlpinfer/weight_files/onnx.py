@@ -18,13 +18,14 @@ import numpy.typing as npt
 from mlpinfer.errors import MlpInferError, WeightsError, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
-from mlpinfer.npy import DTYPES
 from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
 #: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of ONNX's TensorProto.
 _FLOATS = (1, 10, 11, 16)
+#: These, integers of 8 to 64 bits, and BOOL.
+_NUMBERS = frozenset({*_FLOATS, *range(2, 8), 9, 12, 13})
 _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
@@ -78,9 +79,11 @@ def decode(data: bytes) -> RawWeights:
 def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
+    if tensor.data_type not in _NUMBERS:  # what NumPy does not have, some versions of onnx convert
+        raise WeightsError(
+            f"{quoted(tensor.name)}: expected floats or integers, found ONNX's type {tensor.data_type}"
+        )
     array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
-    if array.dtype.str[1:] not in DTYPES and array.dtype.name != "bfloat16":
-        raise WeightsError(f"{quoted(tensor.name)}: expected floats or integers, found {array.dtype}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 

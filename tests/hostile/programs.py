@@ -23,6 +23,8 @@ class Program(NamedTuple):
 
 
 COMMAND = text("touch fired")
+#: ``numpy._core`` or, before NumPy 2, ``numpy.core``.
+CORE = np.ones(1).__reduce__()[0].__module__.rpartition(".")[0]
 SOURCE = text("open('fired', 'w').close()")
 
 
@@ -55,8 +57,8 @@ _GLOBALS = {
     "open": (call("_io", "open", text("fired"), text("w")), "_io.open"),
     "timeit": (call("timeit", "timeit", text("pass"), SOURCE), "timeit.timeit"),
     "pdb": (call("cProfile", "run", SOURCE), "cProfile.run"),
-    "dotted": (stack_call("numpy._core.numeric", "builtins.eval", SOURCE), "numeric.builtins.eval"),
-    "dotted_os": (stack_call("numpy", "lib._npyio_impl.os.system", COMMAND), "os.system"),
+    "dotted": (stack_call(f"{CORE}.numeric", "builtins.eval", SOURCE), "numeric.builtins.eval"),
+    "dotted_os": (stack_call("numpy.testing", "_private.utils.os.system", COMMAND), "os.system"),
     "getattr": (
         b"cbuiltins\ngetattr\n(" + call("importlib", "import_module", text("os")) + text("system") + b"tR("
         + COMMAND + b"tR", "builtins.getattr",
@@ -76,6 +78,7 @@ _NAMES = {
     "bytes_name": b"C\5numpyC\7ndarray\x93",
     "module_of_a_stand_in": b"cnumpy.core.multiarray\n_reconstruct.__globals__\n",
     "socket": call("socket", "create_connection", b"(" + text("127.0.0.1") + b"K\1t"),
+    "crash": call("faulthandler", "_sigsegv"),
     "library": call("ctypes", "CDLL", text("libc.so.6")),
     "import": call("importlib", "import_module", text("this")),
     "long_name": b"c" + b"a" * 5000 + b"\n\x1b[31mred\n",

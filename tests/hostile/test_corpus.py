@@ -211,7 +211,7 @@ def test_nothing_is_run_written_or_poisoned(outcomes, workers):
         ("pickle_build_class", "JSONDecoder"),
         ("pickle_globals_name_import", "this"),
         ("pickle_globals_name_socket", "socket."),
-        ("pickle_dtype_state_crash_M8", "crash"),
+        ("pickle_globals_name_crash", "crash"),
         ("pickle_laughs_tuple_key", "hang|crash"),
         ("pickle_declared_sizes_memo", "MemoryError"),
     ],
