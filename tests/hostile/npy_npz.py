@@ -108,7 +108,7 @@ def attacks() -> Iterator[Attack]:
     yield Attack("npz_rows_scalar", "npz_rows", "shapes", build.npz({"x": np.float64(1)}), "expected rows")
     yield Attack("npy_declared_sizes_cut", "npy", "declared_sizes", good[:-1], "found 63 bytes")
     yield Attack("npy_declared_sizes_longer", "npy", "declared_sizes", good + b"x", "found 65 bytes")
-    size = 2**41
+    size = 2**36
     header = npy("'|u1'", shape=f"({size // 2**21}, {2**21})", data=b"")
     sparse = build.sparse(size + len(header), header)
     yield Attack("npy_declared_sizes_sparse", "npy", "declared_sizes", sparse, "fit into memory")

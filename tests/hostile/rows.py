@@ -70,8 +70,8 @@ def idx_attacks() -> Iterator[Attack]:
         yield Attack(f"idx_{danger}_{name}_gzip", "idx", danger, gzip.compress(data), message)
     for danger, name, data, message in _gzips():
         yield Attack(f"idx_{danger}_{name}", "idx", danger, data, message)
-    begin = header(2**31, 1024)
-    sparse = build.sparse(len(begin) + 2**41, begin)
+    begin = header(2**26, 1024)
+    sparse = build.sparse(len(begin) + 2**36, begin)
     yield Attack("idx_declared_sizes_sparse", "idx", "declared_sizes", sparse, "fit into memory")
     floats = header(2**27, 1, code=14)
     cast = build.sparse(len(floats) + 2**30, floats)
