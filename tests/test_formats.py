@@ -673,6 +673,13 @@ def test_what_is_malformed_is_counted_to_its_end(data):
     assert not has_more_than(data, len(data))
 
 
+def test_metadata_in_onnx_that_are_not_utf_8_are_refused():
+    proto = onnx.ModelProto.FromString(encode(Network.random([3, 2]), "a.onnx"))
+    helper.set_model_props(proto, {"mlpinfer": "letters"})
+    with pytest.raises(WeightsError, match="damaged"):
+        decode(proto.SerializeToString().replace(b"letters", b"\xff" * 7))
+
+
 def test_empty_weights_in_onnx_have_no_biases():
     W = helper.make_tensor("W", TensorProto.FLOAT, [0, 10**11], b"", raw=True)
     with pytest.raises(

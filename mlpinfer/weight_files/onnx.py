@@ -215,13 +215,14 @@ class _Chain:
         number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149
         return 1 / number if node.op_type == "Div" else number
 
-    def result(self, metadata: str) -> RawWeights:
+    def result(self, metadata: str | bytes) -> RawWeights:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
             arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
         found = {"layout": "in-out", "hidden": ",".join(self.behind[:-1]), "head": self.behind[-1]}
         # The graph holds numbers rounded to float32; ours are kept beside it to the last bit.
-        ours = parse_metadata(metadata.encode())
+        # Text that is not UTF-8 comes out of protobuf as bytes.
+        ours = parse_metadata(metadata if isinstance(metadata, bytes) else metadata.encode())
         if self.scale is not None:
             exact = ours.get("scale", "")
             same = _is_number(exact) and _float32(exact) == _float32(self.scale)

@@ -86,6 +86,10 @@ def _parsers() -> Iterator[tuple[str, bytes, str]]:
     proto = ModelProto.FromString(encode(Network.random([3, 2], scale=0.5), "a.onnx"))
     helper.set_model_props(proto, {"mlpinfer": json.dumps({"scale": "1e300", "hidden": "leaky_relu(1e300)"})})
     yield "metadata_overflow", proto.SerializeToString(), None
+    utf8 = ModelProto.FromString(_model())
+    helper.set_model_props(utf8, {"mlpinfer": "letters"})
+    damaged = utf8.SerializeToString().replace(b"letters", b"\xff\xfe\xff\xfe\xff\xfe\xff")
+    yield "metadata_not_utf8", damaged, "damaged metadata|damaged ONNX"
     yield "no_inputs", model([node("Identity", [], ["z"]), *CHAIN], CONSTANTS), "expected|damaged"
     yield "no_outputs", model([node("Constant", [], [], value_float=1.0), *CHAIN], CONSTANTS), "damaged"
     yield "circle", model([node("Relu", ["x"], ["x"]), *CHAIN], CONSTANTS), "expected linear layers"
