@@ -343,10 +343,13 @@ class _Patience:
         except TimeoutError:
             return None
         except Exception as error:  # the task's own stand in `future.exception`
-            if future.status == "pending":
+            if future.status in ("pending", "lost") or self._client.status != "running":
                 return None
             return _Failure(f"its result is lost ({_short(error)})")
-        return _Failure("cancelled by the scheduler or by another client of it")
+        # A lost one is computed again; and a client cancels all when it has lost its scheduler.
+        if future.status == "cancelled" and self._client.status == "running":
+            return _Failure("cancelled by the scheduler or by another client of it")
+        return None
 
     def _check(self, running: dict[Future, T]) -> None:
         """Ask the scheduler, now and then, which workers it has."""

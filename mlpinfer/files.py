@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlpinfer.errors import DatasetError, MlpInferError, quoted
+from mlpinfer.errors import MlpInferError, quoted
 
 if TYPE_CHECKING:
     import zipfile
@@ -73,25 +73,11 @@ def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> byte
             data = file.read(status.st_size + 1)
         except OSError as error:
             raise refuse(f"{name}: cannot be read: {error.strerror}") from None
+        except MemoryError:
+            raise refuse(f"{name}: does not fit into memory") from None
     if len(data) != status.st_size:
         raise refuse(f"{name}: changed while it was read, try again")
     return data
-
-
-@contextmanager
-def mapping(name: str) -> Iterator[None]:
-    """Say what is wrong where a file, whose length was right, cannot be mapped into memory.
-
-    Raises
-    ------
-    DatasetError
-    """
-    try:
-        yield
-    except ValueError:  # of mmap, for a length beyond the file's
-        raise DatasetError(f"{name}: changed while it was read, try again") from None
-    except OSError as error:
-        raise DatasetError(f"{name}: cannot be mapped into memory: {error.strerror}") from None
 
 
 def _kind(mode: int) -> str:
@@ -171,6 +157,9 @@ def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
     """
     import zipfile  # late: slow to import
 
+    # Before zipfile makes an object of each: the directory has this mark once a member.
+    if data.count(b"PK\1\2") > MAX_MEMBERS:
+        raise refuse(f"expected at most {MAX_MEMBERS} files in the zip, found more")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -189,8 +178,6 @@ def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
 def _check_members(members: list[zipfile.ZipInfo], length: int, refuse: type[MlpInferError]) -> None:
     import zipfile
 
-    if len(members) > MAX_MEMBERS:
-        raise refuse(f"expected at most {MAX_MEMBERS} files in the zip, found {len(members)}")
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise refuse("expected every name in the zip once, found one twice")
@@ -199,6 +186,8 @@ def _check_members(members: list[zipfile.ZipInfo], length: int, refuse: type[Mlp
             raise refuse(f"{quoted(member.filename)}: expected a stored or deflated zip member")
         if member.compress_size > length or member.file_size > member.compress_size * DEFLATE_RATIO:
             raise refuse(f"{quoted(member.filename)}: claims more bytes than it can hold")
+    if sum(member.compress_size for member in members) > length:
+        raise refuse("damaged zip: its members overlap, and claim more bytes than it can hold")
     if sum(member.file_size for member in members) > MAX_FILE_BYTES:
         raise refuse(f"expected at most {MAX_FILE_BYTES} bytes in the zip, found more")
 

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from mlpinfer import Dataset, DatasetError, load_data
 from mlpinfer.data_files import idx, open_rows
+from tests.hostile import images as hostile_images
 
 DTYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
@@ -327,3 +328,53 @@ def test_labels_in_some_files_only_are_refused(tmp_path):
     np.savez(tmp_path / "1.npz", x=np.ones((2, 3)))
     with pytest.raises(DatasetError, match="expected labels in all or none, found them in 1"):
         open_rows([tmp_path])
+
+
+@pytest.mark.parametrize("y", [np.float64(3), np.ones(3)])
+def test_labels_of_an_npz_are_one_a_row(tmp_path, y):
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 3)), y=y)
+    with pytest.raises(DatasetError, match="expected 4 labels, one a row, found"):
+        load_data(tmp_path / "a.npz")
+
+
+def test_a_damaged_npz_is_named(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\3\4")
+    with pytest.raises(DatasetError, match=r"a\.npz: damaged zip"):
+        load_data(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(OSError(12, "x"), "cannot be mapped into memory: x"), (ValueError("x"), "changed while")],
+)
+@pytest.mark.parametrize("encode", [npy, idx.encode])
+def test_a_file_that_cannot_be_mapped(tmp_path, monkeypatch, encode, error, message):
+    def memmap(*args):
+        raise error
+
+    (tmp_path / "x").write_bytes(encode(np.ones((2, 3), np.uint8)))
+    monkeypatch.setattr(np, "memmap", memmap)
+    with pytest.raises(DatasetError, match=message):
+        load_data(tmp_path / "x")
+
+
+def test_a_regular_file_that_cannot_be_read():
+    with pytest.raises(DatasetError, match="/proc/self/mem: cannot be read: Input/output error"):
+        open_rows(["/proc/self/mem"])
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m.csv", "a\n.csv", "a\udcff.csv"])
+def test_names_that_would_not_print_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("1,2\n")
+    for inputs in (tmp_path, tmp_path / "*.csv"):
+        with pytest.raises(DatasetError, match="expected files with printable names, found") as caught:
+            open_rows([inputs])
+        assert str(caught.value).isprintable()
+
+
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(hostile_images.scans(20_000, 400))
+    with pytest.raises(DatasetError, match=r"expected about ten scans of its pixels, found 20006"):
+        load_data(tmp_path / "a.jpg", side=4)
+    (tmp_path / "a.jpg").write_bytes(hostile_images.scans(20, 400))
+    assert load_data(tmp_path / "a.jpg", side=4).x.shape == (1, 4, 4)

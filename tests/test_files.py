@@ -2,11 +2,13 @@ import contextlib
 import gzip
 import io
 import os
+import zipfile
 
 import pytest
 
 from mlpinfer import DatasetError, WeightsError, files
-from mlpinfer.files import Gunzip, read_file, write_whole
+from mlpinfer.files import Gunzip, read_file, unzip, write_whole
+from tests.hostile import zips
 
 
 def test_reads_what_is_there(tmp_path):
@@ -113,3 +115,26 @@ def test_a_write_appears_whole_with_the_usual_mode(tmp_path):
     assert seen == [False]
     assert target.read_bytes() == b"all"
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    class Large(io.FileIO):
+        def read(self, size):
+            raise MemoryError
+
+    (tmp_path / "a").write_bytes(b"a")
+    monkeypatch.setattr(files, "open_regular", lambda path, refuse: Large(path))
+    with pytest.raises(WeightsError, match=r"a: does not fit into memory"):
+        read_file(tmp_path / "a", WeightsError)
+
+
+def test_members_of_a_zip_are_counted_before_there_is_an_object_for_each(monkeypatch):
+    data = zips.many("a", 10_001)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(DatasetError, match="at most 10000 files in the zip, found more"):
+        unzip(data, DatasetError)
+
+
+def test_members_of_a_zip_that_overlap_are_refused():
+    with pytest.raises(DatasetError, match="its members overlap"):
+        unzip(zips.overlapping("name", 100, bytes(2**20)), DatasetError)

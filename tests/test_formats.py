@@ -20,6 +20,8 @@ from mlpinfer import InputError, Network, Predictor, WeightsError, load_network,
 from mlpinfer.conversion import convert
 from mlpinfer.files import unzip
 from mlpinfer.weight_files import decode, encode, layouts, shipped, torch_zip
+from mlpinfer.weight_files.keys import chained
+from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights
 from tests.conftest import ROOT
 from tests.test_folding import networks
@@ -335,6 +337,25 @@ def test_the_checkpoint_of_an_optimizer_with_state(tmp_path):
     assert list(raw.arrays) == ["weight"]
 
 
+@given(shapes=st.lists(st.tuples(*[st.integers(1, 3)] * 2), min_size=1, max_size=5))
+def test_orders_are_those_of_all_permutations(shapes):
+    raw = RawWeights({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
+    pairs = [(name, None) for name in raw.arrays]
+    fitting = [
+        list(order)
+        for order in itertools.permutations(pairs)
+        if all(raw.arrays[a[0]].shape[1] == raw.arrays[b[0]].shape[0] for a, b in itertools.pairwise(order))
+    ]
+    found = chained(pairs, lambda pair: raw.arrays[pair[0]].shape)
+    assert found == fitting[:2]
+
+
+def test_too_many_arrays_are_refused():
+    raw = RawWeights(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
+    with pytest.raises(WeightsError, match="at most 20000 arrays, found 20001"):
+        layouts.to_network(raw, "relu", "identity", None, None)
+
+
 def test_layers_without_a_bias():
     network = load({"0.weight": np.ones((3, 4)), "1.weight": np.ones((2, 3)), "1.bias": np.ones(2)})
     assert network.sizes == (4, 3, 2)
@@ -458,6 +479,33 @@ def test_damaged_safetensors_are_refused(tmp_path, data):
     assert len(str(caught.value)) < 300
 
 
+class PanicException(BaseException):
+    """As PyO3's is: no Exception."""
+
+
+def test_a_panic_of_the_safetensors_package_is_translated(monkeypatch):
+    def deserialize(data):
+        raise failure
+
+    monkeypatch.setattr("safetensors.deserialize", deserialize)
+    failure = PanicException("PyObject pointer is null")
+    with pytest.raises(WeightsError, match="damaged safetensors: the package that reads them failed"):
+        decode(safetensors_file({}))
+    failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        decode(safetensors_file({}))
+
+
+def test_memory_for_safetensors_is_asked_for_before_the_package_panics(tmp_path, monkeypatch):
+    def empty(*args):
+        raise MemoryError
+
+    (tmp_path / "a").write_bytes(safetensors_file({}))
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(WeightsError, match="does not fit into memory"):
+        load_network(tmp_path / "a")
+
+
 # -- ONNX -----------------------------------------------------------------------------------------------
 
 
@@ -576,6 +624,78 @@ words = helper.make_tensor("W", TensorProto.STRING, [1, 1], [b"a"])
 def test_onnx_graphs_of_another_kind_are_refused(data, message):
     with pytest.raises(WeightsError, match=message):
         decode(data)
+
+
+@pytest.mark.parametrize("kind", [0, 8, 14, 15, *range(17, 27), 99, -1])
+def test_numbers_that_numpy_does_not_have_are_refused(kind):
+    tensor = TensorProto(name="W", data_type=kind, dims=[4, 3], raw_data=bytes(12))
+    with pytest.raises(WeightsError, match=f"expected floats or integers, found ONNX's type {kind}"):
+        decode(model([node("Gemm", ["x", "W"], ["y"])], [tensor]))
+
+
+def test_numbers_beyond_float32_in_onnx_are_refused_without_a_warning(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(model([node("Gemm", ["x", "W", "b"], ["y"], alpha=3e38, beta=3e38)], CONSTANTS))
+    with pytest.raises(WeightsError, match="expected finite numbers, found NaN or infinity"):
+        load_network(path)
+    proto = onnx.ModelProto.FromString(encode(Network.random([3, 2], scale=0.5), "a.onnx"))
+    helper.set_model_props(proto, {"mlpinfer": '{"scale": "1e300", "hidden": "leaky_relu(1e300)"}'})
+    assert decode(proto.SerializeToString()).metadata["scale"] == "0.5"  # that of the graph
+
+
+def varint(n):
+    return bytes([n & 0x7F | 0x80]) + varint(n >> 7) if n > 127 else bytes([n])
+
+
+def field(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def test_small_things_that_would_fill_the_memory_are_counted_before_they_are_parsed(monkeypatch):
+    monkeypatch.setattr("onnx.load_from_string", None)
+    empty = field(5, b"") * 10_000
+    for model in (field(7, b"\x0a\0" * 1_100_000), field(7, field(1, empty) * 110), b"\x08\x01" * 1_100_000):
+        with pytest.raises(WeightsError, match="at most 2097152 bytes beside the weights, found more"):
+            decode(b"\x08\x07" + model)
+
+
+@given(network=networks(), dtype=st.sampled_from([np.float16, np.float32, np.float64]))
+def test_what_is_beside_the_weights_is_told_exactly(network, dtype):
+    data = encode(network.astype(dtype), "a.onnx")
+    weights = sum(layer.W.nbytes + layer.b.nbytes for layer in network.astype(dtype).layers)
+    weights += 0 if network.scale is None else (8 if dtype == np.float64 else 4)
+    assert has_more_than(data, len(data) - weights - 1)
+    assert not has_more_than(data, len(data) - weights)
+
+
+@given(data=st.binary(max_size=200))
+def test_what_is_malformed_is_counted_to_its_end(data):
+    assert not has_more_than(data, len(data))
+
+
+def test_metadata_in_onnx_that_are_not_utf_8_are_refused():
+    proto = onnx.ModelProto.FromString(encode(Network.random([3, 2]), "a.onnx"))
+    helper.set_model_props(proto, {"mlpinfer": "letters"})
+    with pytest.raises(WeightsError, match="damaged"):
+        decode(proto.SerializeToString().replace(b"letters", b"\xff" * 7))
+
+
+def test_empty_weights_in_onnx_have_no_biases():
+    W = helper.make_tensor("W", TensorProto.FLOAT, [0, 10**11], b"", raw=True)
+    with pytest.raises(
+        WeightsError, match=r"expected weights of two dimensions, found shape \(0, 100000000000\)"
+    ):
+        decode(model([node("MatMul", ["x", "W"], ["y"])], [W]))
+
+
+def test_too_many_arrays_in_safetensors_are_counted_before_they_are_read(monkeypatch):
+    monkeypatch.setattr("safetensors.deserialize", None)
+    with pytest.raises(WeightsError, match="at most 20000 arrays, found more"):
+        decode(safetensors_file({str(i): entry("F32", [0], 0, 0) for i in range(50_000)}))
+
+
+def test_a_superscript_is_no_number():
+    assert load({"²": np.ones((4, 3)), "³": np.ones(3)}).sizes == (4, 3)
 
 
 def test_our_onnx_is_valid():

@@ -402,7 +402,18 @@ def test_a_missing_layer_is_named(tmp_path, book_arrays):
 
 
 @pytest.mark.parametrize(
-    "name", ["gamma1", "beta1", "running_mean", "fc2.weight", "fc2.bias", "dense/kernel", "w4"]
+    "name",
+    [
+        "gamma1",
+        "beta1",
+        "running_mean",
+        "bn.moving_var_1",
+        "a.b_running_Mean2",
+        "fc2.weight",
+        "fc2.bias",
+        "dense/kernel",
+        "w4",
+    ],
 )
 def test_a_layer_of_another_kind_beside_the_book_s_is_refused(tmp_path, book_arrays, name):
     (tmp_path / "w").write_bytes(pickle.dumps(book_arrays | {name: np.ones(3)}))

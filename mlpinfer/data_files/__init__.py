@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
-from mlpinfer.errors import DatasetError
+from mlpinfer.errors import DatasetError, quoted
 from mlpinfer.files import open_regular
 
 __all__ = ["PIXEL_SCALE", "Dataset", "Rows", "load_data", "open_labels", "open_rows"]
@@ -209,6 +209,9 @@ def _expand(path: str) -> list[str]:
         return [path]
     if not found:
         raise FileNotFoundError(2, "no file in it", path)
+    for name in map(os.path.basename, found):
+        if not name.isprintable():  # messages show names as they are
+            raise DatasetError(f"{path}: expected files with printable names, found {quoted(name)}")
     return found
 
 
@@ -218,7 +221,10 @@ def _is_image(path: str) -> bool:
 
 def _begin(path: str) -> bytes:
     with open_regular(path, DatasetError) as file:
-        return file.read(64)
+        try:
+            return file.read(64)
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _open(path: str, label_column: str | int | None, header: bool | None) -> Rows:

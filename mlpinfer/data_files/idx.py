@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
+from mlpinfer.data_files.rows import PIXEL_SCALE, Rows, map_file
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import Gunzip, mapping, open_regular
+from mlpinfer.files import Gunzip, open_regular
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -82,8 +82,7 @@ class IdxRows(Rows):
         with open_regular(self._path, DatasetError) as file:
             if os.fstat(file.fileno()).st_size != offset + self.samples * self._row_bytes:
                 raise DatasetError(f"{self.name}: changed while it was read, try again")
-            with mapping(self.name):
-                return np.memmap(file, dtype, "r", offset, shape)
+            return map_file(file, self.name, dtype, offset, shape)
 
     def __del__(self) -> None:
         if "_source" in vars(self):

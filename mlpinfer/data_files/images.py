@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 
@@ -10,8 +11,11 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
 from mlpinfer.errors import DatasetError
+from mlpinfer.files import read_file
 
 _MOST_PIXELS = 100_000_000
+#: Each scan of a progressive JPEG goes over all its pixels, whatever its length; files have about ten.
+_MOST_SCANNED = 20 * _MOST_PIXELS
 
 
 class ImageRows(Rows):
@@ -62,20 +66,22 @@ class ImageRows(Rows):
     def _pixels(self, path: str) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps
 
+        data = read_file(path, DatasetError)
+        scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Pillow, about sizes that are checked here
-                with Image.open(path, formats=("PNG", "JPEG")) as image:
+                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                     if image.width * image.height > _MOST_PIXELS:
                         raise DatasetError(f"{path}: expected at most {_MOST_PIXELS} pixels, found more")
+                    if image.width * image.height * scans > _MOST_SCANNED:
+                        raise DatasetError(f"{path}: expected about ten scans of its pixels, found {scans}")
                     upright = ImageOps.exif_transpose(image)
                     if upright.has_transparency_data:  # on a ground of the other colour than the strokes
                         ground = Image.new("RGBA", upright.size, "white" if self._invert else "black")
                         upright = Image.alpha_composite(ground, upright.convert("RGBA"))
                     grey = upright.convert("L").resize((self._side, self._side))
                     pixels = np.asarray(grey, np.uint8)
-        except FileNotFoundError:
-            raise
         except DatasetError:
             raise
         except Exception as error:  # Pillow's decoders raise half a dozen unrelated types

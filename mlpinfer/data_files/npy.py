@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files.rows import ArrayRows, Rows
+from mlpinfer.data_files.rows import ArrayRows, Rows, map_file
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import mapping, open_regular, read_file, unzip
+from mlpinfer.files import open_regular, read_file, unzip
 from mlpinfer.npy import MAX_HEADER, Header, read_header
 
 #: Names of the rows and of their labels in an .npz, the first that is there.
@@ -61,8 +61,7 @@ def map_npy(path: str) -> npt.NDArray[Any]:
         _check_length(header, os.fstat(file.fileno()).st_size - header.offset, path)
         if 0 in header.shape or not header.shape:
             raise DatasetError(f"{path}: expected rows of features, (N, D), found shape {header.shape}")
-        with mapping(path):
-            return np.memmap(file, header.dtype, "r", header.offset, header.shape, header.order)
+        return map_file(file, path, header.dtype, header.offset, header.shape, header.order)
 
 
 def open_npz(path: str) -> ArrayRows:
@@ -74,7 +73,11 @@ def open_npz(path: str) -> ArrayRows:
         If it is not a zip of .npy arrays, or none has a name that rows have.
     FileNotFoundError
     """
-    members = unzip(read_file(path, DatasetError), DatasetError)
+    data = read_file(path, DatasetError)
+    try:
+        members = unzip(data, DatasetError)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
     arrays = {name.removesuffix(".npy"): data for name, data in members.items() if name.endswith(".npy")}
     rows = next((name for name in _ROWS if name in arrays), None)
     if rows is None:

@@ -6,7 +6,7 @@ import abc
 import bisect
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from mlpinfer.errors import DatasetError
 #: What pixels of one byte are multiplied by to lie in [0, 1].
 PIXEL_SCALE = 1 / 255
 Array = npt.NDArray[Any]
+Order = Literal["C", "F"]
 
 
 class Rows(abc.ABC):
@@ -65,6 +66,24 @@ class Rows(abc.ABC):
         """
 
 
+def map_file(
+    file: BinaryIO, name: str, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], order: Order = "C"
+) -> Array:
+    """Return the values behind `offset` of an open file, mapped into memory read-only.
+
+    Raises
+    ------
+    DatasetError
+        If the addresses are not there to be had, or the file has become shorter.
+    """
+    try:
+        return np.memmap(file, dtype, "r", offset, shape, order)
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be mapped into memory: {error.strerror}") from None
+    except ValueError:
+        raise DatasetError(f"{name}: changed while it was read, try again") from None
+
+
 class ArrayRows(Rows):
     """Rows of an array in memory."""
 
@@ -74,8 +93,9 @@ class ArrayRows(Rows):
         if x.ndim < 2 or x.size == 0:
             raise DatasetError(f"{name}: expected rows of features, (N, D), found shape {x.shape}")
         self.name, self._x, self.y, self.scale = name, x, y, scale
-        if y is not None and len(y) != len(x):
-            raise DatasetError(f"{name}: expected {len(x)} labels, one a row, found {len(y)}")
+        if y is not None and (y.ndim == 0 or len(y) != len(x)):
+            found = len(y) if y.ndim else "a single number"
+            raise DatasetError(f"{name}: expected {len(x)} labels, one a row, found {found}")
         self.samples, self.shape = len(x), x.shape[1:]
 
     def read(self, begin: int, end: int) -> Array:

@@ -14,15 +14,16 @@ that fit together in a single way, or the order of a format that keeps one, can 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
-from mlpinfer.weight_files.raw import RawWeights
+from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights
 
 #: Keys of a layer's weights and of its biases, where it has any.
 Pair = tuple[str, str | None]
@@ -31,9 +32,9 @@ _BOOK = re.compile(r"([Wb])([1-9][0-9]{0,3})")
 _SKLEARN = re.compile(r"(coefs_|intercepts_)\.([0-9]{1,4})")
 _SUFFIXES = {"weight": "out-in", "kernel": "in-out"}
 #: Arrays that would change what a network computes, beside the book's W and b.
-_LAYER_LIKE = re.compile(
-    r"(?i)(.*[./_])?(weights?|bias(es)?|kernel|gamma|beta|(running|moving)_\w+)[0-9]*|[wb][0-9]+"
-)
+_LAYER_LIKE = re.compile(r"(?i)(.*[./_])?(weights?|bias(es)?|kernel|gamma|beta)[0-9]*|[wb][0-9]+")
+#: Batch normalisation's, in the last word of a key.
+_STATISTICS = re.compile(r"(?i)(^|_)(running|moving)_\w")
 _MAX_KEY = 1_000
 #: Orders of more layers than this are not searched for.
 _MAX_SEARCHED = 10
@@ -66,6 +67,8 @@ def find(raw: RawWeights) -> Found:
     WeightsError
         If a key is missing, or one stands there that is not a linear layer's.
     """
+    if len(raw.arrays) > MAX_ARRAYS:
+        raise WeightsError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
     for key in raw.arrays:
         if len(key) > _MAX_KEY:
             raise WeightsError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
@@ -102,9 +105,10 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
         return all(ends(a)[1] == ends(b)[0] for a, b in itertools.pairwise(order))
 
     by_name = sorted(pairs, key=lambda pair: natural(pair[0]))
-    by_file = sorted(pairs, key=lambda pair: list(raw.arrays).index(pair[0]))
+    place = {key: i for i, key in enumerate(raw.arrays)}
+    by_file = sorted(pairs, key=lambda pair: place[pair[0]])
     if len(pairs) <= _MAX_SEARCHED:
-        orders = list(itertools.islice(_chained(pairs, ends), 2))
+        orders = chained(pairs, ends)
     else:
         orders = [order for order in (by_name, by_file) if chains(order)]
     if not orders:
@@ -120,7 +124,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
 def natural(key: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``dense_2`` before ``dense_10``."""
     parts = re.split(r"([0-9]{1,9})", key)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def shown(key: str) -> str:
@@ -128,13 +132,22 @@ def shown(key: str) -> str:
     return key if re.fullmatch(r"[\w./ -]{1,60}", key, re.ASCII) else quoted(key)
 
 
-def _chained(pairs: list[Pair], ends: Any, begun: tuple[Pair, ...] = ()) -> Iterator[list[Pair]]:
-    """Yield every order in which the outputs of each layer are the inputs of the next."""
-    if len(begun) == len(pairs):
-        yield list(begun)
-    for pair in pairs:
-        if pair not in begun and (not begun or ends(begun[-1])[1] == ends(pair)[0]):
-            yield from _chained(pairs, ends, (*begun, pair))
+def chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[list[Pair]]:
+    """Return orders in which the outputs of each layer are the inputs of the next: two, if there are more."""
+
+    @functools.cache  # there are fewer sets of layers than orders
+    def behind(left: frozenset[Pair], outputs: int | None) -> list[list[Pair]]:
+        if not left:
+            return [[]]
+        orders = [
+            [pair, *rest]
+            for pair in pairs
+            if pair in left and outputs in (None, ends(pair)[0])
+            for rest in behind(left - {pair}, ends(pair)[1])
+        ]
+        return orders[:2]
+
+    return behind(frozenset(pairs), None)
 
 
 def _is_numbered(pairs: list[Pair]) -> bool:
@@ -156,12 +169,16 @@ def _find_book(raw: RawWeights) -> list[Pair]:
     for key, array in raw.arrays.items():
         if key in wanted:
             continue
-        if array.ndim in (1, 2) and _LAYER_LIKE.fullmatch(key):
+        if array.ndim in (1, 2) and (_LAYER_LIKE.fullmatch(key) or _STATISTICS.search(_last_word(key))):
             raise WeightsError(
                 f"{shown(key)}: expected W1, b1, W2, b2, ... alone, found another layer's array"
             )
         raw.notes.append(f"{quoted(key)} left out: not a layer's W or b")
     return pairs
+
+
+def _last_word(key: str) -> str:
+    return re.split(r"\W", key)[-1]
 
 
 def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:

@@ -18,14 +18,19 @@ import numpy.typing as npt
 from mlpinfer.errors import MlpInferError, WeightsError, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
+from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
 #: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of ONNX's TensorProto.
 _FLOATS = (1, 10, 11, 16)
+#: These, integers of 8 to 64 bits, and BOOL.
+_NUMBERS = frozenset({*_FLOATS, *range(2, 8), 9, 12, 13})
 _OPSET = 17
 _IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
 _METADATA = "mlpinfer"
+#: Of nodes and names, whose objects take a hundred times the memory; a layer has about 200 bytes of them.
+_MOST_BESIDE_WEIGHTS = 2**21
 
 
 def _library() -> Any:
@@ -47,6 +52,8 @@ def decode(data: bytes) -> RawWeights:
         If the model is damaged or is not such a chain, naming the node that is not.
     """
     onnx = _library()
+    if has_more_than(data, _MOST_BESIDE_WEIGHTS):
+        raise WeightsError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
@@ -60,7 +67,8 @@ def decode(data: bytes) -> RawWeights:
                 chain.constants[node.output[0]] = np.asarray(node.attribute[0].f, np.float32)
         if model.functions:
             raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
-        chain.walk(graph)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later, by name
+            chain.walk(graph)
     except MlpInferError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
@@ -71,9 +79,11 @@ def decode(data: bytes) -> RawWeights:
 def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
+    if tensor.data_type not in _NUMBERS:  # what NumPy does not have, some versions of onnx convert
+        raise WeightsError(
+            f"{quoted(tensor.name)}: expected floats or integers, found ONNX's type {tensor.data_type}"
+        )
     array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise WeightsError(f"{quoted(tensor.name)}: expected floats or integers, found {array.dtype}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
@@ -170,7 +180,7 @@ class _Chain:
         return self.constants[node.input[index]]
 
     def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
-        if W.ndim != 2:
+        if W.ndim != 2 or W.size == 0:  # an empty one would still have biases, of any number
             raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
         self.bytes += W.nbytes
         if self.bytes > MAX_FILE_BYTES:
@@ -205,16 +215,17 @@ class _Chain:
         number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149
         return 1 / number if node.op_type == "Div" else number
 
-    def result(self, metadata: str) -> RawWeights:
+    def result(self, metadata: str | bytes) -> RawWeights:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
             arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
         found = {"layout": "in-out", "hidden": ",".join(self.behind[:-1]), "head": self.behind[-1]}
         # The graph holds numbers rounded to float32; ours are kept beside it to the last bit.
-        ours = parse_metadata(metadata.encode())
+        # Text that is not UTF-8 comes out of protobuf as bytes.
+        ours = parse_metadata(metadata if isinstance(metadata, bytes) else metadata.encode())
         if self.scale is not None:
             exact = ours.get("scale", "")
-            same = _is_number(exact) and np.float32(float(exact)) == np.float32(self.scale)
+            same = _is_number(exact) and _float32(exact) == _float32(self.scale)
             found["scale"] = exact if same else repr(self.scale)
         exact = ours.get("hidden", "")
         if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
@@ -226,9 +237,14 @@ def _rounded(names: list[str]) -> list[str | np.float32]:
     """Activations with their slopes as ONNX holds them."""
     slopes = [re.fullmatch(r"leaky_relu\(([0-9.e+-]{1,32})\)", name) for name in names]
     return [
-        np.float32(float(slope[1])) if slope and _is_number(slope[1]) else name
+        _float32(slope[1]) if slope and _is_number(slope[1]) else name
         for slope, name in zip(slopes, names, strict=True)
     ]
+
+
+def _float32(number: str | float) -> np.float32:
+    with np.errstate(over="ignore"):
+        return np.float32(float(number))
 
 
 def _is_number(text: str) -> bool:

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError
 
+#: More arrays than W1 to b9999 are refused, whatever they are.
+MAX_ARRAYS = 20_000
+
 
 @dataclass
 class RawWeights:

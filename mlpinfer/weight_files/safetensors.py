@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.weight_files.bfloat16 import widen
-from mlpinfer.weight_files.raw import RawWeights, parse_metadata
+from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights, parse_metadata
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 _DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
@@ -31,10 +31,20 @@ def decode(data: bytes) -> RawWeights:
     """
     from safetensors import SafetensorError, deserialize
 
+    # An object of JSON for each array: told before there is one of Python for each.
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    if header.count(b"{") > 2 * MAX_ARRAYS:
+        raise WeightsError(f"expected at most {MAX_ARRAYS} arrays, found more")
+    # As much as the package will allocate: where that fails, it panics, and Python complains.
+    np.empty(len(data), np.uint8)
     try:
         tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
-    except (SafetensorError, ValueError, OverflowError, MemoryError) as error:
+    except (SafetensorError, ValueError, OverflowError) as error:
         raise WeightsError(f"damaged safetensors: {ascii(str(error))[1:-1][:100]}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust; no Exception, so that few catch it
+            raise
+        raise WeightsError("damaged safetensors: the package that reads them failed") from None
     arrays = {}
     for name, tensor in tensors:
         if tensor["dtype"] not in _DTYPES:
@@ -44,7 +54,6 @@ def decode(data: bytes) -> RawWeights:
         array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         arrays[name] = widen(array) if tensor["dtype"] == "BF16" else array
     # The package has checked the header, but does not hand out its metadata.
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     metadata = json.loads(header).get("__metadata__") or {}
     return RawWeights(arrays, parse_metadata(json.dumps(metadata).encode()))
 
