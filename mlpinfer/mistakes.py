@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.scoring import parts
 
+Image = npt.NDArray[np.uint8]
+
 
 class Mistake(NamedTuple):
     """A row that was labelled wrongly; `confidence` is the probability given to the predicted label.
@@ -26,7 +29,7 @@ class Mistake(NamedTuple):
     label: int
     predicted: int
     confidence: float
-    image: npt.NDArray[np.uint8] | None
+    image: Image | None
 
 
 class Mistakes(NamedTuple):
@@ -54,9 +57,8 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     InputError
         If the network has an identity head, or the data no labels.
     """
-    if predictor.network.head == "identity" or data.y is None:
-        found = "an identity head" if data.y is not None else "none"
-        raise InputError(f"mistakes: expected a classifier and labels, found {found}")
+    check_has_mistakes(predictor, data)
+    assert data.y is not None
     x, side = data.x.reshape(data.samples, -1), predictor.network.image_side
     classes = len(predictor.classes_)
     total, worst = 0, list[tuple[float, int, int, int]]()
@@ -71,7 +73,7 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
         found_here = zip(
             confidence.tolist(), rows, truth[wrong].tolist(), predicted[wrong].tolist(), strict=True
         )
-        worst = heapq.nsmallest(most, [*worst, *found_here], key=lambda row: (-row[0], row[1]))
+        worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
     shown = (
         Mistake(row, label, predicted, confidence, _image(x[row], side))
         for confidence, row, label, predicted in worst
@@ -79,12 +81,34 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     return Mistakes(total, tuple(shown))
 
 
-def _image(row: Array, side: int | None) -> npt.NDArray[np.uint8] | None:
+def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:
+    """Refuse what no label can be wrong of; errors as `find_mistakes`."""
+    if predictor.network.head == "identity":
+        raise InputError("mistakes: expected a classifier, found an identity head, which has no labels")
+    if data.y is None:
+        raise InputError(f"mistakes: expected labels to compare with, found none in {data.name}")
+
+
+def shrunk(image: Image, most: int) -> Image:
+    """Return the means of blocks of pixels, where the image is wider than `most`."""
+    k = math.ceil(len(image) / most)
+    side = len(image) // k * k
+    blocks = image[:side, :side].reshape(side // k, k, side // k, k)
+    small: Image = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return small
+
+
+def _least_confident_last(mistake: tuple[float, int, int, int]) -> tuple[float, int]:
+    confidence, row, *_ = mistake
+    return (math.inf if math.isnan(confidence) else -confidence), row
+
+
+def _image(row: Array, side: int | None) -> Image | None:
     if side is None:
         return None
     if row.dtype != np.uint8:  # from its least value, black, to its greatest, white
         values = np.nan_to_num(row.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         values = values - values.min()
         row = np.rint(values * (255 / (values.max() or 1.0)))
-    image: npt.NDArray[np.uint8] = row.astype(np.uint8).reshape(side, side)
+    image: Image = row.astype(np.uint8).reshape(side, side)
     return image

@@ -146,4 +146,6 @@ def jsonable(value: Any) -> Any:
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
+    if isinstance(value, str):  # bytes of a name that are no text have no place in JSON
+        return value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, float) and not np.isfinite(value) else value

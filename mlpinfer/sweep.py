@@ -6,6 +6,7 @@ that slows down meanwhile slows all of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
 from mlpinfer.scoring import latencies, latency_of, network_info, timed
+from mlpinfer.workers import run_all
 
 SCHEMA = "mlpinfer.sweep/1"
 #: No more rows than this are swept; more would say the same.
@@ -29,6 +31,8 @@ MOST_ROWS = 100_000
 #: The recommended batch size is the smallest whose throughput is at least this share of the best.
 ENOUGH = 0.95
 _READ_BYTES = 2**20
+#: Fewer bytes stay in the processor's caches from one pass to the next.
+_CACHED_BYTES = 2**24
 
 
 class SweepPoint(NamedTuple):
@@ -52,9 +56,11 @@ class Bound(NamedTuple):
     """What a row takes at the recommended setting, microseconds, wall clock, and which part is largest.
 
     `launches` is what a batch costs however few rows it has, shared by its rows: from the times of a
-    row in the smallest and the largest batches, ``t(B) = launch / B + rest``. `transfer` is upload and
-    download, timed apart, of a GPU. `memory` is reading the rows once, timed apart, on a CPU.
-    `arithmetic` is the rest.
+    row in the smallest and the largest batches, ``t(B) = launch / B + rest``. On a CPU `memory` is
+    reading the rows once, timed apart with as many threads, where they are more than a cache holds, and
+    `arithmetic` is the rest. On a GPU `transfer` is the longer of upload and download, and `arithmetic`
+    is what computing takes besides launches, each timed apart; in a pass they overlap, so that the parts
+    do not add up to `row_us`.
     """
 
     limit: str
@@ -70,7 +76,7 @@ class SweepReport:
     """All that `sweep` found; `to_dict` is the JSON of schema ``mlpinfer.sweep/1``.
 
     `crossover` is the smallest batch size from which a GPU was faster than the CPU at all larger ones
-    too; None where there was no GPU, or it never was.
+    too; None where not both were swept, or it never was. `bound` is None of a single batch size.
     """
 
     network: NetworkInfo
@@ -80,7 +86,7 @@ class SweepReport:
     points: tuple[SweepPoint, ...]
     recommended: SweepPoint
     crossover: int | None
-    bound: Bound
+    bound: Bound | None
     environment: Environment
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +115,7 @@ def sweep(
     data : Dataset
         Its first 100,000 rows are used.
     batch_sizes : sequence of int
+        Those of more rows than there are become one of all rows.
     devices : sequence of str
         As for `Predictor`.
     threads : sequence of int or None
@@ -131,32 +138,30 @@ def sweep(
         raise DatasetError(
             f"{data.name}: expected rows of {network.sizes[0]} features, found shape {data.x.shape[1:]}"
         )
+    x = data.x[:MOST_ROWS].reshape(-1, data.features)
     scales = (scale, network.scale, data.scale)
     known = next((number for number in scales if number is not None), None)
-    settings = list(
-        itertools.product(dict.fromkeys(devices), dict.fromkeys(threads), sorted(set(batch_sizes)))
-    )
-    predictors = [
-        Predictor(network, device, size, count, precision, known) for device, count, size in settings
-    ]
-    x = data.x[:MOST_ROWS].reshape(-1, data.features)
-    asked = [count for _, count, _ in settings]
-    points = _measure(predictors, asked, x, values, repeat)
-    best = _recommended(points)
-    bound = _bound(predictors[points.index(best)], points, best, x, values)
-    for predictor in predictors:
-        predictor.close()
-    return SweepReport(
-        network_info(predictors[0]),
-        DataInfo(data.name, len(x), data.features),
-        precision,
-        values,
-        tuple(points),
-        best,
-        _crossover(points),
-        bound,
-        environment(predictors[-1].backend),
-    )
+    sizes = sorted({min(size, len(x)) for size in batch_sizes})  # no batch has more rows than there are
+    with contextlib.ExitStack() as stack:
+        settings: dict[tuple[str, int | None, int], Predictor] = {}
+        for device, count, size in itertools.product(devices, threads, sizes):
+            predictor = stack.enter_context(Predictor(network, device, size, count, precision, known))
+            settings.setdefault((predictor.backend.device, count, size), predictor)
+        predictors = list(settings.values())
+        points = _measure(predictors, [count for _, count, _ in settings], x, values, repeat)
+        best = _recommended(points)
+        gpus = [predictor.backend for predictor in predictors if predictor.backend.name != "numpy"]
+        return SweepReport(
+            network_info(predictors[0]),
+            DataInfo(data.name, len(x), data.features),
+            precision,
+            values,
+            tuple(points),
+            best,
+            _crossover(points),
+            _bound(predictors[points.index(best)], points, best, x, values),
+            environment((*gpus, predictors[0].backend)[0]),
+        )
 
 
 def _measure(
@@ -209,34 +214,47 @@ def _crossover(points: list[SweepPoint]) -> int | None:
     return crossover
 
 
-def _bound(predictor: Predictor, points: list[SweepPoint], best: SweepPoint, x: Array, values: str) -> Bound:
+def _bound(
+    predictor: Predictor, points: list[SweepPoint], best: SweepPoint, x: Array, values: str
+) -> Bound | None:
     row = 1e6 / best.samples_per_second
     alike = [p for p in points if (p.device, p.asked_threads) == (best.device, best.asked_threads)]
     first, last = alike[0], alike[-1]
-    launch = 0.0
-    if first.batch_size < last.batch_size:
-        apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
-        launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
+    if first.batch_size == last.batch_size:
+        return None
+    apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
+    launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
     launches = min(row, launch / best.batch_size)
     stages = predictor.stages(x, values)
-    transfer = memory = 0.0
     if stages:
-        transfer = min(row - launches, (stages["upload"] + stages["download"]) * 1e6 / len(x))
+        upload, compute, download = (
+            stages[name] * 1e6 / len(x) for name in ("upload", "compute", "download")
+        )
+        launches = min(launches, compute)
+        parts = {"launches": launches, "transfer": max(upload, download), "memory": 0.0}
+        parts["arithmetic"] = compute - launches
     else:
-        memory = min(row - launches, _read_seconds(x) * 1e6 / len(x) / best.threads)
-    parts = {"launches": launches, "transfer": transfer, "memory": memory}
-    parts["arithmetic"] = row - sum(parts.values())
+        memory = min(row - launches, _read_seconds(x, best.threads) * 1e6 / len(x))
+        parts = {"launches": launches, "transfer": 0.0, "memory": memory}
+        parts["arithmetic"] = row - launches - memory
     return Bound(max(parts, key=lambda name: parts[name]), row, **parts)
 
 
-def _read_seconds(x: Array) -> float:
-    """Return the seconds that one thread needs to read all rows, piece by piece into the cache."""
+def _read_seconds(x: Array, threads: int) -> float:
+    """Return the seconds that so many threads need to read all rows, piece by piece into their caches."""
+    if x.nbytes < _CACHED_BYTES:
+        return 0.0
     rows = max(1, _READ_BYTES // x[:1].nbytes)
-    piece, best = np.empty_like(x[:rows]), np.inf
+
+    def read(share: Array, stopped: list[BaseException]) -> None:
+        piece = np.empty_like(share[:rows])
+        for at in range(0, len(share), rows):
+            part = share[at : at + rows]
+            np.copyto(piece[: len(part)], part)
+
+    best = np.inf
     for _ in range(3):
         begin = time.perf_counter()
-        for at in range(0, len(x), rows):
-            part = x[at : at + rows]
-            np.copyto(piece[: len(part)], part)
+        run_all(read, np.array_split(x, threads))
         best = min(best, time.perf_counter() - begin)
     return float(best)

@@ -49,11 +49,19 @@ def test_a_threshold_decides_what_is_a_mistake():
     assert mistake.confidence == pytest.approx(1 / (1 + np.e))
 
 
+def test_what_is_no_number_is_least_confident():
+    network = Network.from_arrays([np.eye(2)], [[0.0, 0]])
+    x = np.array([[np.nan, 0], [1, 0], [2, 0], [3, 0], [np.nan, 0], [5, 0], [0.5, 0]])
+    with np.errstate(invalid="ignore"):
+        found = find_mistakes(Predictor(network), Dataset(x, np.ones(7, int)), 3)
+    assert [mistake.row for mistake in found.shown] == [5, 3, 2]
+
+
 def test_what_has_no_mistakes_is_refused(mnist):
     values = Predictor(Network.random([4, 2], head="identity"))
-    with pytest.raises(InputError, match="expected a classifier and labels, found an identity head"):
+    with pytest.raises(InputError, match="expected a classifier, found an identity head"):
         find_mistakes(values, Dataset(np.ones((2, 4)), np.ones((2, 2))), 1)
-    with pytest.raises(InputError, match="expected a classifier and labels, found none"):
+    with pytest.raises(InputError, match="expected labels to compare with, found none in array"):
         find_mistakes(Predictor(Network.random([4, 2])), Dataset(np.ones((2, 4))), 1)
 
 

@@ -1,4 +1,5 @@
 import json
+import types
 
 import numpy as np
 import pytest
@@ -70,34 +71,85 @@ def test_from_which_batch_size_a_gpu_is_faster(cpu, gpu, crossover):
 
 
 @pytest.mark.parametrize(
-    ("rates", "stages", "read", "limit"),
+    ("rates", "read", "limit", "parts"),
     [
-        ((1e5, 1e6), None, 0.0, "launches"),  # 10 us a batch of one: 0.9 of 1 us a row in batches of ten
-        ((1e6, 1e6), None, 0.0, "arithmetic"),
-        ((1e6, 1e6), None, 0.9e-4, "memory"),
-        ((1e6, 1e6), {"upload": 0.6e-4, "compute": 1.0, "download": 0.2e-4}, 1.0, "transfer"),
+        ((1e5, 1e6), 0.0, "launches", (1, 0, 0, 0)),  # 10 us a batch of one: all of 1 us in batches of ten
+        ((1e6, 1e6), 0.0, "arithmetic", (0, 0, 0, 1)),
+        ((0.5e6, 1e6), 0.0, "arithmetic", (1 / 9, 0, 0, 8 / 9)),
+        ((1e6, 1e6), 0.9e-4, "memory", (0, 0, 0.9, 0.1)),
     ],
 )
-def test_what_bounds_it_is_derived_from_what_was_measured(monkeypatch, rates, stages, read, limit):
+def test_what_bounds_a_cpu(monkeypatch, rates, read, limit, parts):
+    monkeypatch.setattr(sweeping, "_read_seconds", lambda x, threads: read)
+    bound = bound_of(rates, "cpu", None)
+    assert (bound.limit, bound.row_us) == (limit, pytest.approx(1))
+    assert bound[2:] == pytest.approx(parts)
+
+
+@pytest.mark.parametrize(
+    ("rates", "stages", "limit", "parts"),
+    [
+        ((1e6, 1e6), (0.6, 0.95, 0.05), "arithmetic", (0, 0.6, 0, 0.95)),  # the longest stage
+        ((1e6, 1e6), (0.97, 0.3, 0.05), "transfer", (0, 0.97, 0, 0.3)),
+        ((1e6, 1e6), (0.1, 0.3, 0.8), "transfer", (0, 0.8, 0, 0.3)),
+        ((1e5, 1e6), (0.1, 0.9, 0.1), "launches", (0.9, 0.1, 0, 0)),
+    ],
+)
+def test_what_bounds_a_gpu(rates, stages, limit, parts):
+    seconds = dict(zip(("upload", "compute", "download"), (s * 1e-4 for s in stages), strict=True))
+    bound = bound_of(rates, "gpu:0", seconds)
+    assert bound.limit == limit
+    assert bound[2:] == pytest.approx(parts)
+
+
+def bound_of(rates, device, stages):
     class Predictor:
         def stages(self, x, values):
             return stages
 
-    monkeypatch.setattr(sweeping, "_read_seconds", lambda x: read)
-    points = [point("cpu", size, rate) for size, rate in zip((1, 10), rates, strict=True)]
-    bound = sweeping._bound(Predictor(), points, points[-1], np.zeros((100, 2)), "labels")
-    assert bound.limit == limit
-    assert bound.row_us == pytest.approx(1)
-    assert getattr(bound, limit) == pytest.approx(
-        {"launches": 1, "arithmetic": 1, "memory": 0.9}.get(limit, 0.8)
-    )
+    points = [point(device, size, rate) for size, rate in zip((1, 10), rates, strict=False)]
+    return sweeping._bound(Predictor(), points, points[-1], np.zeros((100, 2)), "labels")
 
 
-def test_the_sentences(network, data):
-    report = sweep(network, data, batch_sizes=(10, 100), repeat=1)
-    recommended, bound = sweep_sentences(report)
-    assert f"{report.recommended.samples_per_second:,.0f} rows/s" in recommended
-    assert bound.lower().startswith((f"{report.bound.limit} bounds it", "launches bound it"))
+def test_one_batch_size_says_nothing_of_bounds():
+    assert bound_of((1e6,), "cpu", None) is None
+
+
+def test_rows_that_a_cache_holds_are_not_read_from_memory():
+    assert sweeping._read_seconds(np.zeros((100, 784)), 2) == 0
+    assert sweeping._read_seconds(np.zeros((40_000, 784), np.uint8), 2) > 0
+
+
+def test_no_batch_has_more_rows_than_there_are(network, data):
+    report = sweep(network, data, batch_sizes=(100, 10_000, 10**18), repeat=1)
+    assert [point.batch_size for point in report.points] == [100, 600]
+
+
+def test_a_device_of_two_names_is_measured_once(network, data):
+    report = sweep(network, data, devices=("cpu", "cpu"), batch_sizes=(100,), repeat=1)
+    assert len(report.points) == 1
+
+
+def of(points, crossover=None, bound=None):
+    return types.SimpleNamespace(points=points, recommended=points[-1], crossover=crossover, bound=bound)
+
+
+def test_the_sentences():
+    cpu, gpu = point("cpu", 100, 1_234_567.0, threads=2), point("gpu:0", 1_000, 5e6)
+    on_cpu = sweeping.Bound("memory", 0.81, 0.081, 0, 0.5, 0.229)
+    assert sweep_sentences(of([cpu], bound=on_cpu)) == [
+        "Recommended: 100 rows a batch on the cpu, 2 threads: 1,234,567 rows/s.",
+        "Memory bounds it: of 0.81 us that a row takes there, launches 10%, memory 62%, arithmetic 28%.",
+    ]
+    on_gpu = sweeping.Bound("launches", 0.2, 0.15, 0.1, 0, 0.02)
+    assert sweep_sentences(of([cpu, gpu], 10, on_gpu))[1:] == [
+        "Launches bound it: a row takes 0.2 us there; apart, launches 0.15 us, transfer 0.1 us, "
+        "arithmetic 0.02 us, which overlap.",
+        "The GPU is faster than the CPU from 10 rows a batch on.",
+    ]
+    assert sweep_sentences(of([cpu]))[1:] == ["What bounds it is not known of one batch size."]
+    assert "The GPU was not faster" in sweep_sentences(of([cpu, gpu]))[-1]
+    assert len(sweep_sentences(of([gpu]))) == 2  # no word of a CPU that was not measured
 
 
 def test_the_command(run, tmp_path, mnist):
@@ -121,6 +173,8 @@ def test_the_command(run, tmp_path, mnist):
         (["--batch-sizes", "ten"], 2, "'ten' is not a valid integer"),
         (["--plot", "sweep.pdf"], 2, "--plot: expected a name that ends in .png or .svg, found sweep.pdf"),
         (["--devices", "tpu"], 2, "tpu"),
+        (["--plot", ""], 2, "expected a file in a folder"),
+        (["--plot", "same.svg", "--json", "same.svg"], 2, "expected another file than for --plot"),
         (["--data", "none.npy"], 5, "expected a data file"),
     ],
 )
@@ -138,3 +192,13 @@ def test_arguments_that_do_not_fit_are_refused(network, data):
         sweep(network, Dataset(np.ones((2, 3))))
     with pytest.raises((InputError, DeviceError)):
         sweep(Network.random([784, 10]), data, devices=("tpu",))
+
+
+def test_names_are_no_formulas_and_need_no_font(run, tmp_path, mnist):
+    name = "a$\\frac$数.npy"
+    np.save(tmp_path / name, mnist[0][:100])
+    done = run(
+        "sweep", "--data", name, "--scale", 1, "--batch-sizes", "1,100", "--plot", "s.svg", "--json", "-"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["data"]["name"] == name

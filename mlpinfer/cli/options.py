@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import re
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -172,9 +174,15 @@ cluster = _together(
 
 
 def check_folder(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
-    """Refuse a file that cannot be written before anything is computed for it."""
-    if file not in (None, "-") and (os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or ".")):
-        raise click.BadParameter(f"expected a file in a folder that is there, found {file}", ctx, option)
+    """Refuse a file whose folder is not there, or that is another output too, before anything is computed."""
+    if file is None or (file == "-" and option.name == "json"):
+        return file
+    if file in ("", "-") or os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or "."):
+        raise click.BadParameter(f"expected a file in a folder that is there, found {file!a}", ctx, option)
+    outputs = ctx.meta.setdefault("mlpinfer.outputs", {})
+    other = outputs.setdefault(os.path.realpath(file), option.opts[0])
+    if other != option.opts[0]:
+        raise click.BadParameter(f"expected another file than for {other}, found {file}", ctx, option)
     return file
 
 
@@ -186,6 +194,15 @@ json_output = click.option(
     callback=check_folder,
     help="Write JSON to FILE, or to stdout instead of the table.",
 )
+
+
+def command_line(context: click.Context) -> str:
+    """Return the command that is run, with the options that came from the environment."""
+    source = click.core.ParameterSource.ENVIRONMENT
+    names = [p.name for p in context.command.params if context.get_parameter_source(p.name or "") == source]
+    variables = [f"{context.auto_envvar_prefix}_{(name or '').upper()}" for name in names]
+    given = [f"{variable}={shlex.quote(os.environ[variable])}" for variable in variables]
+    return " ".join([*given, shlex.join(["mlpinfer", *sys.argv[1:]])])
 
 
 class Background(Generic[Result]):

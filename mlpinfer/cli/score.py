@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,6 +74,7 @@ def command(
 
         check_packages()
     mistakes: Mistakes | None = None
+    errors = 0 if json == "-" else errors
     if options.on_cluster(cluster):
         _refuse_more_passes(context)
         found = _on_cluster(weights, layers, data, labels, reading, scale, running, cluster)
@@ -83,6 +82,8 @@ def command(
         mnist = options.Background(options.load_dataset, None, None) if data is None else None
         import numpy as np
 
+        from mlpinfer.metrics import ClassificationMetrics
+        from mlpinfer.mistakes import check_has_mistakes, find_mistakes
         from mlpinfer.scoring import score
 
         network = options.load_network(weights, layers)
@@ -91,12 +92,13 @@ def command(
         else:
             dataset = options.load_dataset(data, labels, side=network.image_side, **reading)
         predictor = options.predictor_for(network, scale, dataset.scale, running)
+        if errors:
+            check_has_mistakes(predictor, dataset)
         with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
             found = score(
                 predictor, dataset, values=values, repeat=repeat, warmup=warmup, check_parity=check_parity
             )
-            if errors or (report and hasattr(found.metrics, "confusion")):
-                from mlpinfer.mistakes import find_mistakes
+            if errors or (report and isinstance(found.metrics, ClassificationMetrics)):
                 from mlpinfer.render.page import MOST_MISTAKES
 
                 mistakes = find_mistakes(predictor, dataset, max(errors, MOST_MISTAKES if report else 0))
@@ -104,7 +106,7 @@ def command(
     if report:
         from mlpinfer.render.page import write_page
 
-        write_page(report, found, mistakes, shlex.join(["mlpinfer", *sys.argv[1:]]))
+        write_page(report, found, mistakes, options.command_line(context))
     if json:
         options.write_json(found.to_dict(), json)
     if json != "-":

@@ -92,9 +92,10 @@ def command(
     from mlpinfer.sweep import sweep
 
     if plot:
-        from mlpinfer.render.pictures import check_name
+        from mlpinfer.render.pictures import check_name, check_packages
 
         check_name(plot, "--plot", (".png", ".svg"))
+        check_packages()
     network = options.load_network(weights, layers)
     dataset = options.load_dataset(data, None, side=network.image_side, **reading)
     ready = tuple(status.device for status in inventory().devices if status.available)

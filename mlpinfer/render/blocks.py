@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from mlpinfer.mistakes import Mistake, Mistakes
+from mlpinfer.mistakes import Image, Mistake, Mistakes, shrunk
 
 #: Wider images are shrunk.
 _MOST_COLUMNS = 40
@@ -18,7 +15,6 @@ _GAP = 2
 #: Without colours, a pixel of more than this is drawn: thin strokes are seldom white.
 _INK = 63
 _SHADES = " .:-=+*#%@"
-Image = npt.NDArray[np.uint8]
 
 
 def print_mistakes(mistakes: Mistakes, most: int) -> None:
@@ -50,7 +46,7 @@ def _caption(mistake: Mistake) -> list[Text]:
 def _picture(console: Console, image: Image | None) -> list[Text]:
     if image is None:
         return []
-    image = _shrink(image)
+    image = shrunk(image, _MOST_COLUMNS)
     if len(image) % 2:
         image = np.concatenate([image, np.zeros_like(image[:1])])
     pairs = image.reshape(len(image) // 2, 2, -1)  # (lines, upper and lower, columns)
@@ -69,12 +65,3 @@ def _picture(console: Console, image: Image | None) -> list[Text]:
 
 def _style(upper: int, lower: int) -> Style:
     return Style(color=f"rgb({upper},{upper},{upper})", bgcolor=f"rgb({lower},{lower},{lower})")
-
-
-def _shrink(image: Image) -> Image:
-    """Return the mean of blocks of pixels, where the image is too wide."""
-    k = math.ceil(len(image) / _MOST_COLUMNS)
-    side = len(image) // k * k
-    blocks = image[:side, :side].reshape(side // k, k, side // k, k)
-    small: Image = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
-    return small

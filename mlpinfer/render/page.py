@@ -19,13 +19,15 @@ import numpy.typing as npt
 from mlpinfer.errors import MlpInferError
 from mlpinfer.files import write_whole
 from mlpinfer.metrics import ClassificationMetrics
-from mlpinfer.mistakes import Mistakes
+from mlpinfer.mistakes import Mistake, Mistakes, shrunk
 from mlpinfer.render import pictures
-from mlpinfer.render.text import batches_text, scale_text
+from mlpinfer.render.text import batches_text, parity_text, scale_text
 from mlpinfer.report import ScoreReport
 
-#: No more mistakes are shown, so that the page stays small.
-MOST_MISTAKES = 500
+#: No more mistakes are shown, nor pixels of them, so that the page stays small.
+MOST_MISTAKES, _MOST_PIXELS = 500, 2**20
+#: Wider images are shrunk.
+_MOST_WIDE = 64
 
 
 def check_packages() -> None:
@@ -70,20 +72,33 @@ def write_page(
     text = environment.get_template("page.html").render(
         **_pictures(report),
         report=report,
-        mistakes=mistakes.shown[:MOST_MISTAKES] if mistakes else (),
+        mistakes=_gallery(mistakes) if mistakes else (),
         wrong=mistakes.total if mistakes else 0,
         batches=batches_text(report),
+        parity=parity_text(report) if report.parity else None,
         command=command,
     )
     with write_whole(path) as file:
-        file.write(_with_policy(text).encode())
+        file.write(_with_policy(text).encode(errors="backslashreplace"))  # names may be no text
+
+
+def _gallery(mistakes: Mistakes) -> list[Mistake]:
+    """Return mistakes as they are shown: small images, and no more than a small page holds."""
+    shown, pixels = [], 0
+    for mistake in mistakes.shown[:MOST_MISTAKES]:
+        image = None if mistake.image is None else shrunk(mistake.image, _MOST_WIDE)
+        pixels += 0 if image is None else image.size
+        if pixels > _MOST_PIXELS:
+            break
+        shown.append(mistake._replace(image=image))
+    return shown
 
 
 def _pictures(report: ScoreReport) -> dict[str, Any]:
     confusion = latencies = None
     if isinstance(report.metrics, ClassificationMetrics):
         confusion = pictures.confusion_svg(report.metrics.confusion)
-    if report.timing.batch_latency_ms:
+    if report.timing.batch_latency_ms and len(report.latencies_ms) > 1:
         marks = report.timing.batch_latency_ms._asdict()
         latencies = pictures.latency_svg(report.latencies_ms, {name: marks[name] for name in ("p50", "p99")})
     return {"confusion": confusion, "latencies": latencies}

@@ -1,4 +1,4 @@
-"""Pictures, drawn with matplotlib (extra ``report``), which is imported here alone."""
+"""Pictures, drawn with matplotlib (extra ``report``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,11 +77,11 @@ def confusion_svg(confusion: Sequence[Sequence[int]]) -> str:
         axes.set_xticks(range(classes))
         axes.set_yticks(range(classes))
         for row, column in np.argwhere(counts).tolist():
-            dark = shades[row, column] > 0.5
+            dark = shades[row, column] > 0.7
             axes.text(
                 column, row, counts[row, column], ha="center", va="center", color="white" if dark else "black"
             )
-    return _svg(figure)
+    return _svg(figure, "confusion")
 
 
 def latency_svg(milliseconds: Sequence[float], marks: dict[str, float]) -> str:
@@ -93,7 +94,7 @@ def latency_svg(milliseconds: Sequence[float], marks: dict[str, float]) -> str:
         axes.annotate(name, (value, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center")
     axes.set_xlabel("milliseconds a batch, one thread")
     axes.set_ylabel("batches")
-    return _svg(figure)
+    return _svg(figure, "latency")
 
 
 def draw_sweep(report: SweepReport, path: str | os.PathLike[str]) -> None:
@@ -137,8 +138,15 @@ def draw_sweep(report: SweepReport, path: str | os.PathLike[str]) -> None:
         axes.set_xlabel("rows in a batch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.suptitle(f"{'-'.join(map(str, report.network.layers))}, {report.precision}, {report.data.name}")
+    data = ascii(report.data.name)[1:-1]  # the font may not have what else there is
+    title = f"{'-'.join(map(str, report.network.layers))}, {report.precision}, {data}"
+    figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
+
+
+def check_packages() -> None:
+    """See that pictures can be drawn, before anything is computed for them; errors as `draw_sweep`."""
+    _figure(1, 1)
 
 
 def check_name(path: str, option: str, suffixes: Sequence[str]) -> None:
@@ -160,8 +168,11 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
         file.write(picture.getvalue())
 
 
-def _svg(figure: Any) -> str:
-    """Return a figure as an SVG element without ground, its ink in the colour of the text around it."""
+def _svg(figure: Any, name: str) -> str:
+    """Return a figure as an SVG element without ground, its ink in the colour of the text around it.
+
+    All ids in it begin with `name`: a page may have several.
+    """
     import matplotlib
 
     for axes in figure.axes:
@@ -176,7 +187,9 @@ def _svg(figure: Any) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlpinfer"}):
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = picture.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{name}-", text)
+    return text.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -53,7 +53,7 @@ def print_score(report: ScoreReport) -> None:
     if latency:
         facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")
     if report.parity:
-        facts.add_row("parity", _parity_text(report))
+        facts.add_row("parity", parity_text(report))
     facts.add_row("")
     console.print(facts)
     if isinstance(report.metrics, ClassificationMetrics):
@@ -69,7 +69,8 @@ def print_sweep(report: SweepReport) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for point in report.points:
-        numbers = (f"{point.threads}", f"{point.batch_size:,}", f"{point.samples_per_second:,.0f}")
+        asked = f" of {point.asked_threads}" if point.asked_threads not in (None, point.threads) else ""
+        numbers = (f"{point.threads}{asked}", f"{point.batch_size:,}", f"{point.samples_per_second:,.0f}")
         latency = (f"{point.batch_latency_ms.p50:.4g}", f"{point.batch_latency_ms.p99:.4g}")
         chosen = point == report.recommended
         mark, style = ("recommended", "bold") if chosen else ("", "")
@@ -83,16 +84,23 @@ def sweep_sentences(report: SweepReport) -> list[str]:
     """Say in words what a sweep found."""
     best, bound = report.recommended, report.bound
     where = f"{best.batch_size:,} rows a batch on the {best.device}, {_count(best.threads, 'thread')}"
-    parts = {name: getattr(bound, name) for name in ("launches", "transfer", "memory", "arithmetic")}
-    shares = ", ".join(f"{name} {part / bound.row_us:.0%}" for name, part in parts.items() if part)
-    verb = "bound" if bound.limit == "launches" else "bounds"
-    sentences = [
-        f"Recommended: {where}: {best.samples_per_second:,.0f} rows/s.",
-        f"{bound.limit.capitalize()} {verb} it: of {bound.row_us:.3g} us that a row takes there, {shares}.",
-    ]
+    sentences = [f"Recommended: {where}: {best.samples_per_second:,.0f} rows/s."]
+    if bound is None:
+        sentences.append("What bounds it is not known of one batch size.")
+    else:
+        parts = {name: getattr(bound, name) for name in ("launches", "transfer", "memory", "arithmetic")}
+        verb = "bound" if bound.limit == "launches" else "bounds"
+        limit = f"{bound.limit.capitalize()} {verb} it: "
+        if best.device == "cpu":
+            shares = ", ".join(f"{name} {part / bound.row_us:.0%}" for name, part in parts.items() if part)
+            sentences.append(f"{limit}of {bound.row_us:.3g} us that a row takes there, {shares}.")
+        else:
+            each = ", ".join(f"{name} {part:.3g} us" for name, part in parts.items() if part)
+            sentences.append(f"{limit}a row takes {bound.row_us:.3g} us there; apart, {each}, which overlap.")
+    on_gpu = {point.device != "cpu" for point in report.points}
     if report.crossover:
         sentences.append(f"The GPU is faster than the CPU from {report.crossover:,} rows a batch on.")
-    elif any(point.device != "cpu" for point in report.points):
+    elif len(on_gpu) == 2:
         sentences.append("The GPU was not faster than the CPU at the largest batch size.")
     return sentences
 
@@ -218,7 +226,8 @@ def _add_metrics(facts: Table, metrics: ClassificationMetrics | RegressionMetric
         facts.add_row("R^2", f"[bold]{metrics.r2:.4f}[/bold]  MSE {metrics.mse:.4g}, MAE {metrics.mae:.4g}")
 
 
-def _parity_text(report: ScoreReport) -> str:
+def parity_text(report: ScoreReport) -> str:
+    """Say how far two devices agree."""
     parity = report.parity
     assert parity is not None
     if parity.labels_different is None:

@@ -38,7 +38,13 @@ class Watched:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(report.as_uri())
-        assert [url for url in self.requests if not url.startswith("data:")] == [report.as_uri()]
+        self.report = report
+        self.check()
+
+    def check(self):
+        """Nothing was asked for but the page, and nothing went wrong, until now."""
+        assert {url for url in self.requests if not url.startswith("data:")} == {self.report.as_uri()}
+        assert self.complaints == []
 
     def shown(self):
         return self.page.locator("#gallery li:visible").count()
@@ -58,7 +64,16 @@ def test_the_gallery_is_filtered_by_class(browser, report):
     page.wait_for_function(f"document.getElementById('count').textContent === '{wrong} shown'")
     assert watched.shown() == wrong
     assert page.evaluate("[...document.images].every(image => image.naturalWidth === 28)")
-    assert watched.complaints == []
+    watched.check()
+
+
+def test_the_filter_and_the_gallery_agree_after_going_back(browser, report):
+    watched = Watched(browser, report)
+    watched.page.select_option("#true-label", "9")
+    watched.page.goto("about:blank")
+    watched.page.go_back()
+    chosen = watched.page.input_value("#true-label")
+    assert (chosen == "") == (watched.shown() == 223)
 
 
 def test_the_keyboard_alone_filters(browser, report):
@@ -84,7 +99,7 @@ def test_it_fits_phones_and_desktops_in_light_and_dark(browser, report, width, s
     )
     brightness = [sum(map(int, colour.strip("rgb()").split(","))) for colour in (ground, ink)]
     assert (brightness[0] > brightness[1]) == (scheme == "light")
-    assert watched.complaints == []
+    watched.check()
 
 
 def test_a_screen_reader_finds_its_way(browser, report):
@@ -95,4 +110,6 @@ def test_a_screen_reader_finds_its_way(browser, report):
     assert page.get_by_role("combobox", name="true label").count() == 1
     assert page.get_by_role("img", name="Confusion matrix").count() == 1
     assert page.get_by_role("rowheader").count() == 10
+    page.get_by_text("Its counts as a table").click()
+    assert page.get_by_role("table", name="True labels in rows").get_by_role("rowheader").count() == 10
     assert page.evaluate("[...document.images].every(image => image.alt)")
