@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 
 
 @click.command("convert", short_help="Write a weight file in another, safe format.")
@@ -32,7 +32,7 @@ def command(
 
     if os.path.lexists(target) and not force:
         raise click.UsageError(f"{target}: is there already; give --force to replace it")
-    network = options.load_network(source, layers, scale)
+    network = objects.load_network(source, layers, scale)
     difference = convert(network, target)
     sizes = "-".join(map(str, network.sizes))
     click.echo(f"{target}: {sizes}, {', '.join((*network.hidden, network.head))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 
 
 @click.command("devices", short_help="Show where a network can run, and what a GPU still needs.")
@@ -15,7 +15,7 @@ def command(json: str | None) -> None:
 
     found = inventory()
     if json:
-        options.write_json(found.to_dict(), json)
+        objects.write_json(found.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_devices
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 
 
 @click.command("inspect", short_help="Show the layers of a weight file, and what they compute.")
@@ -45,10 +45,10 @@ def command(
         from mlpinfer.render.pictures import check_name
 
         check_name(plot, "--plot", (".png", ".svg"))
-    network = options.load_network(file, layers, scale)
+    network = objects.load_network(file, layers, scale)
     trace = None
     if row is not None:
-        x, data_scale = options.load_row(row)
+        x, data_scale = objects.load_row(row)
         if len(x) != network.sizes[0]:
             raise click.UsageError(f"--trace: expected {network.sizes[0]} numbers, found {len(x)}")
         if network.scale is None:
@@ -67,7 +67,7 @@ def command(
         values = summary.to_dict()
         if trace:
             values["trace"] = [{"affine": z.tolist(), "activation": a.tolist()} for z, a in trace]
-        options.write_json(values, json)
+        objects.write_json(values, json)
     if json != "-":
         from mlpinfer.render.text import print_summary, print_trace
 

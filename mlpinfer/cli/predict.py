@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 from mlpinfer.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def command(
     from mlpinfer import jobs, outputs
     from mlpinfer.cli.progress import note, progress
 
-    on_cluster = options.on_cluster(cluster)
+    on_cluster = objects.on_cluster(cluster)
     if out is None and (resume or overwrite or rows_per_task or on_cluster):
         raise click.UsageError(
             "--resume, --overwrite, --rows-per-task, --dask: expected --out with them, found none"
@@ -74,9 +74,9 @@ def command(
         raise click.UsageError("expected --resume or --overwrite, found both")
     if out is not None:
         outputs.check_out(out)
-    network = options.load_network(weights, layers)
-    chosen = options.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
-    predictor = options.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
+    network = objects.load_network(weights, layers)
+    chosen = objects.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
+    predictor = objects.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
     if out is None:
         with np.errstate(all="ignore"):
             _print(predictor, chosen, values)
@@ -91,7 +91,7 @@ def command(
         if on_cluster:
             from mlpinfer.cluster import run_job
 
-            with options.connected(cluster) as how:
+            with objects.connected(cluster) as how:
                 receipts = run_job(predictor, job, progress=advance, **begin, **how)
         else:
             receipts = jobs.run_job(predictor, job, progress=advance, **begin)

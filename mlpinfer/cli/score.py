@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 
 if TYPE_CHECKING:
+    from mlpinfer.data_files import Dataset
     from mlpinfer.mistakes import Mistakes
+    from mlpinfer.network import Network
+    from mlpinfer.predictor import Predictor
     from mlpinfer.report import ScoreReport
 
 
@@ -73,42 +76,30 @@ def command(
         from mlpinfer.render.page import check_packages
 
         check_packages()
-    mistakes: Mistakes | None = None
-    errors = 0 if json == "-" else errors
-    if options.on_cluster(cluster):
+    on_cluster = objects.on_cluster(cluster)
+    if on_cluster:
         _refuse_more_passes(context)
-        found = _on_cluster(weights, layers, data, labels, reading, scale, running, cluster)
+    # In the background the images are unpacked, while NumPy and the weights are loaded.
+    mnist = objects.Background(objects.load_dataset, None, None) if data is None and not on_cluster else None
+    network = objects.load_network(weights, layers)
+    mistakes = None
+    if on_cluster:
+        found = _on_cluster(network, data, labels, reading, scale, running, cluster)
     else:
-        mnist = options.Background(options.load_dataset, None, None) if data is None else None
-        import numpy as np
-
-        from mlpinfer.metrics import ClassificationMetrics
-        from mlpinfer.mistakes import check_has_mistakes, find_mistakes
-        from mlpinfer.scoring import score
-
-        network = options.load_network(weights, layers)
         if mnist:
             dataset = mnist.result()
         else:
-            dataset = options.load_dataset(data, labels, side=network.image_side, **reading)
-        predictor = options.predictor_for(network, scale, dataset.scale, running)
-        if errors:
-            check_has_mistakes(predictor, dataset)
-        with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
-            found = score(
-                predictor, dataset, values=values, repeat=repeat, warmup=warmup, check_parity=check_parity
-            )
-            if errors or (report and isinstance(found.metrics, ClassificationMetrics)):
-                from mlpinfer.render.page import MOST_MISTAKES
-
-                mistakes = find_mistakes(predictor, dataset, max(errors, MOST_MISTAKES if report else 0))
+            dataset = objects.load_dataset(data, labels, side=network.image_side, **reading)
+        predictor = objects.predictor_for(network, scale, dataset.scale, running)
+        passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
+        found, mistakes = _here(predictor, dataset, passes, 0 if json == "-" else errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
         from mlpinfer.render.page import write_page
 
-        write_page(report, found, mistakes, options.command_line(context))
+        write_page(report, found, mistakes, objects.command_line(context))
     if json:
-        options.write_json(found.to_dict(), json)
+        objects.write_json(found.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_score
 
@@ -117,6 +108,29 @@ def command(
             from mlpinfer.render.blocks import print_mistakes
 
             print_mistakes(mistakes, errors)
+
+
+def _here(
+    predictor: Predictor, dataset: Dataset, passes: dict[str, Any], errors: int, gallery: bool
+) -> tuple[ScoreReport, Mistakes | None]:
+    """Score in this process, and find as many mistakes as are asked for or fill a gallery."""
+    import numpy as np
+
+    from mlpinfer.metrics import ClassificationMetrics
+    from mlpinfer.scoring import score
+
+    if errors:
+        from mlpinfer.mistakes import check_has_mistakes
+
+        check_has_mistakes(predictor, dataset)
+    with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
+        found = score(predictor, dataset, **passes)
+        if not errors and not (gallery and isinstance(found.metrics, ClassificationMetrics)):
+            return found, None
+        from mlpinfer.mistakes import find_mistakes
+        from mlpinfer.render.page import MOST_MISTAKES
+
+        return found, find_mistakes(predictor, dataset, max(errors, MOST_MISTAKES if gallery else 0))
 
 
 def _refuse_more_passes(context: click.Context) -> None:
@@ -128,8 +142,7 @@ def _refuse_more_passes(context: click.Context) -> None:
 
 
 def _on_cluster(
-    weights: str | None,
-    layers: dict[str, Any],
+    network: Network,
     data: str | None,
     labels: str | None,
     reading: dict[str, Any],
@@ -141,14 +154,13 @@ def _on_cluster(
     from mlpinfer.cli.progress import progress
     from mlpinfer.cluster import score
 
-    network = options.load_network(weights, layers)
     if data is None:
         data, labels = mnist.IMAGES, mnist.LABELS
-    inputs = options.open_inputs((data,), network, reading, by_absolute_name=True)
-    predictor = options.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
+    inputs = objects.open_inputs((data,), network, reading, by_absolute_name=True)
+    predictor = objects.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
     with (
-        options.missing_is_data_error(),
-        options.connected(cluster) as how,
+        objects.missing_is_data_error(),
+        objects.connected(cluster) as how,
         progress(inputs.open().samples) as advance,
     ):
         return score(predictor, inputs, labels, progress=advance, **how)

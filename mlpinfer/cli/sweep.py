@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlpinfer.cli import options
+from mlpinfer.cli import objects, options
 
 if TYPE_CHECKING:
     Items = click.ParamType[tuple[Any, ...]]
@@ -96,8 +96,8 @@ def command(
 
         check_name(plot, "--plot", (".png", ".svg"))
         check_packages()
-    network = options.load_network(weights, layers)
-    dataset = options.load_dataset(data, None, side=network.image_side, **reading)
+    network = objects.load_network(weights, layers)
+    dataset = objects.load_dataset(data, None, side=network.image_side, **reading)
     ready = tuple(status.device for status in inventory().devices if status.available)
     with np.errstate(all="ignore"):
         report = sweep(
@@ -116,7 +116,7 @@ def command(
 
         draw_sweep(report, plot)
     if json:
-        options.write_json(report.to_dict(), json)
+        objects.write_json(report.to_dict(), json)
     if json != "-":
         from mlpinfer.render.text import print_sweep
 
