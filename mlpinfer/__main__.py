@@ -31,6 +31,7 @@ def run() -> NoReturn:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"mlpinfer: {stopped}\n")
     finally:
+        signals.ignore()
         atexit._run_exitfuncs()  # matplotlib has a folder to remove
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

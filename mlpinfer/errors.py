@@ -16,7 +16,10 @@ from __future__ import annotations
 
 
 class MlpInferError(Exception):
-    """Base of every error raised by mlpinfer itself."""
+    """Base of every error raised by mlpinfer itself; its message is one line of printable characters."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class WeightsError(MlpInferError, ValueError):
@@ -41,6 +44,11 @@ class DeviceMemoryError(DeviceError):
 
 class ClusterError(MlpInferError, RuntimeError):
     """A cluster that is not there or is gone, or tasks that failed on it."""
+
+
+def printable(text: str) -> str:
+    """Return text with whatever a terminal would not print, but obey, escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def quoted(value: object, limit: int = 80) -> str:

@@ -234,6 +234,8 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
         try:
             with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
+                with suppress(OSError):  # as the file that is replaced: no more may read it than could
+                    os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

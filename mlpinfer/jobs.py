@@ -27,7 +27,7 @@ from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
 from mlpinfer.errors import DatasetError, InputError
-from mlpinfer.files import write_whole
+from mlpinfer.files import read_file, write_whole
 from mlpinfer.predictor import Predictor
 
 try:
@@ -41,6 +41,7 @@ VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_fun
 #: Rows of a task, where they lie in a mapped file; and bytes of them where they take memory.
 _TASK_ROWS = 1_000_000
 _TASK_BYTES = 64 * 1024**2
+_MOST_TASKS = 1_000_000
 #: Files by which folders are known that were made here.
 PLAN, MANIFEST = "job.json", "manifest.json"
 
@@ -154,6 +155,8 @@ def cut(
         in_bytes = 0 if rows.mapped else 8 * predictor.n_features_in_
         rows_per_task = min(_TASK_ROWS, _TASK_BYTES // (in_bytes + out_bytes))
     unit = max(1, rows_per_task // predictor.batch_size) * predictor.batch_size
+    if rows.samples // unit + len(rows.breaks) > _MOST_TASKS:
+        raise InputError(f"rows_per_task: expected at most {_MOST_TASKS} tasks, found {rows.samples // unit}")
     # Tasks end where files end, so that mapped rows need not be copied to stand together.
     files = itertools.pairwise((0, *rows.breaks, rows.samples))
     return unit, [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
@@ -317,13 +320,17 @@ def alone(job: Job) -> Iterator[None]:
         If another run is at it.
     """
     path = os.path.join(os.path.dirname(job.out), f".{os.path.basename(job.out)}.lock")
-    with open(path, "ab") as file:
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(path)  # or the other run has just ended, and taken its lock away
-        except OSError:
-            raise InputError(f"{job.out}: expected no other run, found one that is writing it") from None
+            # Or the other run has just ended and taken its lock away, and a third has made another.
+            alike = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            alike = False
+        if not alike:
+            raise InputError(f"{job.out}: expected no other run, found one that is writing it")
         try:
             yield
         finally:
@@ -332,17 +339,25 @@ def alone(job: Job) -> Iterator[None]:
 
 def is_ours(folder: str, name: str) -> bool:
     """Tell whether a file of that name says that the folder was made here, and may be removed here."""
-    with suppress(OSError, ValueError, AttributeError), open(os.path.join(folder, name), "rb") as file:
-        return bool(json.load(file).get("schema") == SCHEMA)
     if os.path.islink(folder) or not os.path.isdir(folder):
         return False
+    with suppress(FileNotFoundError):
+        return bool(_read_json(os.path.join(folder, name)).get("schema") == SCHEMA)
     # Killed before its first file was written, or behind the removal of its last.
     return all(entry.startswith(f".{name}.") for entry in os.listdir(folder))
 
 
+def _read_json(path: str) -> dict[str, Any]:
+    """Return an object of our own from a regular file; an empty one where it is anything else."""
+    with suppress(DatasetError, ValueError, RecursionError):
+        found = json.loads(read_file(path, DatasetError))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
 def _check_same(job: Job, plan: str) -> None:
-    with open(plan, "rb") as file:
-        before = json.load(file)
+    before = _read_json(plan)
     for key, now in json.loads(json.dumps(job.description)).items():
         if before.get(key) != now:
             found = f"{ascii(before.get(key))[:60]}, found {ascii(now)[:60]}"
@@ -353,8 +368,8 @@ def _receipts(job: Job) -> dict[Task, Receipt]:
     done = {}
     for task in job.tasks:
         # Whatever is wrong with a part or its receipt: the task is run again.
-        with suppress(OSError, ValueError, TypeError), open(_receipt_path(task), "rb") as file:
-            receipt = Receipt(**json.load(file))
+        with suppress(OSError, ValueError, TypeError):
+            receipt = Receipt(**_read_json(_receipt_path(task)))
             if is_whole(task.path, receipt):
                 done[task] = receipt
     return done

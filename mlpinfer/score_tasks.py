@@ -19,7 +19,7 @@ from mlpinfer.errors import DatasetError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.report import BatchInfo, ClusterInfo, DataInfo, DeviceInfo, ScoreReport, Spread, Timing
-from mlpinfer.scoring import network_info
+from mlpinfer.scoring import check_classes, network_info
 from mlpinfer.scoring import parts as cut
 
 
@@ -73,6 +73,8 @@ def split_score(
     inputs = inputs.resolve()
     stamps = inputs.stamps()
     rows = jobs.check_inputs(predictor, inputs, "labels")
+    if predictor.network.head != "identity":
+        check_classes(predictor)
     truth = None
     if labels is not None:
         source = Inputs((labels,)).resolve()

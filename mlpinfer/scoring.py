@@ -34,6 +34,8 @@ from mlpinfer.report import (
     Timing,
 )
 
+#: A confusion matrix has the square of it, and a report has them all.
+MOST_CLASSES = 2_000
 #: Metrics are summed up over parts of this many rows.
 _PART_ROWS = 65_536
 #: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
@@ -126,8 +128,22 @@ def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) 
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
+    if predictor.network.head != "identity":
+        check_classes(predictor)
     if repeat < 1 or warmup < 0:
         raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
+
+
+def check_classes(predictor: Predictor) -> None:
+    """Refuse more classes than a confusion matrix has room for.
+
+    Raises
+    ------
+    InputError
+    """
+    classes = len(predictor.classes_)
+    if classes > MOST_CLASSES:
+        raise InputError(f"score: expected at most {MOST_CLASSES:,} classes, found {classes:,}; use predict")
 
 
 def _check_truth(predictor: Predictor, data: Dataset) -> None:

@@ -11,10 +11,14 @@ from typing import Any
 
 #: What stops a command, and what is said of it. SIGTERM last: where it is caught, all are.
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # the terminal is gone
+    STOPS = {signal.SIGHUP: "hung up", **STOPS}
 #: Data refused.
 _BUS_ERROR_CODE = 5
 _BUS_ERROR = b"mlpinfer: a data file was cut short while it was read, or cannot be read; try again\n"
 _kept: list[Any] = []
+#: Filled when the process is the command's: nobody else's handlers are touched.
+_stopped: list[Stopped | None] = []
 
 
 class Stopped(BaseException):
@@ -31,11 +35,15 @@ class Stopped(BaseException):
         super().__init__(STOPS[signal.Signals(number)])
 
 
-def stop_behind(error: BaseException | None) -> Stopped | None:
-    """Return the stop that an error was made of, if any: Python wraps what comes while a class is made."""
-    while error is not None and not isinstance(error, Stopped):
-        error = error.__cause__ or error.__context__
-    return error
+def stopped() -> Stopped | None:
+    """Return the stop that came, if any: what it interrupts may make another error of it, or lose it."""
+    return _stopped[-1] if _stopped else None
+
+
+def ignore() -> None:
+    """Ignore what comes from now on: the command is done, and its exit code known."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def catch() -> None:
@@ -47,7 +55,8 @@ def catch() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in STOPS:
             signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
+        _stopped.append(Stopped(number))
+        raise _stopped[-1]  # type: ignore[misc]
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
         # It came inside a callback, of a weak reference say, from which Python raises nothing.
@@ -58,6 +67,7 @@ def catch() -> None:
         signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
         signal.setitimer(signal.ITIMER_REAL, 0.001)
 
+    _stopped.append(None)
     if hasattr(signal, "setitimer"):
         sys.unraisablehook = again
     for number in STOPS:
@@ -71,7 +81,7 @@ def explain_bus_error() -> None:
     The system has no other word for that. Python's own handlers would return to the access that failed;
     so this is one of C. It interrupts nothing but a read of mapped rows, and may call what it likes.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or not _stopped:
         return
     import ctypes
 

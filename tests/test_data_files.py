@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from mlpinfer import Dataset, DatasetError, load_data
 from mlpinfer.data_files import idx, open_rows
@@ -378,3 +379,42 @@ def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
         load_data(tmp_path / "a.jpg", side=4)
     (tmp_path / "a.jpg").write_bytes(hostile_images.scans(20, 400))
     assert load_data(tmp_path / "a.jpg", side=4).x.shape == (1, 4, 4)
+
+
+def test_a_gzipped_file_cannot_declare_more_than_it_may_hold(tmp_path, mnist):
+    header = struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 28, 28)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(header))
+    Image.fromarray(mnist[0][0].reshape(28, 28)).save(tmp_path / "b.png")
+    for inputs in ([tmp_path / "a.gz"], [tmp_path]):
+        with pytest.raises(DatasetError, match=r"a\.gz: cut short: \d+ compressed bytes cannot hold"):
+            open_rows(inputs, side=28)
+
+
+def test_names_of_rows_take_no_list(tmp_path, mnist):
+    """A name for each image and, for each row of another file, that file's."""
+    np.save(tmp_path / "0.npy", mnist[0][:3].reshape(-1, 28, 28))
+    (tmp_path / "1.idx").write_bytes(idx.encode(mnist[0][:3].reshape(-1, 28, 28)))
+    for name in ("2.png", "3.png"):
+        Image.fromarray(mnist[0][0].reshape(28, 28)).save(tmp_path / name)
+    rows = open_rows([tmp_path / "1.idx", tmp_path / "2.png", tmp_path / "3.png"], side=28)
+    names = [os.path.basename(rows.names[i]) for i in range(rows.samples)]
+    assert names == ["1.idx"] * 3 + ["2.png", "3.png"]
+    assert len(rows.names) == 5
+
+
+def test_a_row_of_csv_that_quotes_span_over_many_lines_is_capped(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlpinfer.data_files.csv._MOST_CHARACTERS", 100)
+    (tmp_path / "x.csv").write_text("1,2\n" * 100)
+    assert open_rows([tmp_path / "x.csv"]).samples == 100
+    (tmp_path / "x.csv").write_text('"1\n",' * 100 + "2\n")
+    with pytest.raises(DatasetError, match="expected rows of at most 100 characters, found more"):
+        open_rows([tmp_path / "x.csv"])
+
+
+@pytest.mark.parametrize("path", ["loop", "x.npy/y", "n" * 300])
+def test_paths_that_lead_nowhere_are_data_that_is_refused(run, tmp_path, path):
+    (tmp_path / "loop").symlink_to("loop")
+    np.save(tmp_path / "x.npy", np.ones((2, 784)))
+    for command in (["score", "--data", path], ["predict", path], ["predict", path, "--out", "o.npy"]):
+        done = run(*command)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (5, "", 1), command

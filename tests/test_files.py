@@ -138,3 +138,11 @@ def test_members_of_a_zip_are_counted_before_there_is_an_object_for_each(monkeyp
 def test_members_of_a_zip_that_overlap_are_refused():
     with pytest.raises(DatasetError, match="its members overlap"):
         unzip(zips.overlapping("name", 100, bytes(2**20)), DatasetError)
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    path = tmp_path / "secret"
+    path.touch(mode=0o600)
+    with write_whole(path) as file:
+        file.write(b"x")
+    assert path.stat().st_mode & 0o777 == 0o600

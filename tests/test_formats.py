@@ -737,3 +737,11 @@ def test_what_is_not_scikit_learn_s_is_refused(model, message):
 def test_what_is_not_pytorch_s_is_refused():
     with pytest.raises(WeightsError, match=r"expected a torch\.nn\.Module, found object"):
         Network.from_torch(object())
+
+
+def test_messages_are_short_however_many_names_there_are(tmp_path):
+    arrays = {f"{'n' * (i % 50)}{'m' * (i // 50)}.weight": np.ones((1, 1), np.float32) for i in range(1_000)}
+    save_file(arrays, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="names that tell the order") as caught:
+        load_network(tmp_path / "w.safetensors", hidden="relu", head="identity")
+    assert len(str(caught.value)) < 500

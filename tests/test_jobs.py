@@ -7,6 +7,7 @@ import pickle
 import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -493,3 +494,54 @@ def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
     outputs.finish(job, run_job(predictor, job))
     x = 255 - mnist[0][:10]
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(x))
+
+
+def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    (tmp_path / ".out.npy.lock").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic link"), jobs.alone(job):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(predictor, rows, tmp_path, monkeypatch):
+    """A ends between our open and our flock, and C begins: its file is there, and not ours."""
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    path, flock = tmp_path / ".out.npy.lock", jobs.fcntl.flock
+
+    def late(file, how):
+        path.unlink()
+        path.touch()
+        flock(file, how)
+
+    monkeypatch.setattr(jobs.fcntl, "flock", late)
+    with pytest.raises(InputError, match="expected no other run"), jobs.alone(job):
+        pass
+    assert path.exists()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "deep", "list"])
+def test_a_folder_that_was_not_made_here_is_left_alone(predictor, rows, tmp_path, what):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work")
+    if what == "link":
+        (documents / "job.json").write_text(json.dumps({"schema": jobs.SCHEMA}))
+        (tmp_path / "out.npy.partial").symlink_to(documents)
+    else:
+        documents.rename(tmp_path / "out.npy.partial")
+        documents = tmp_path / "out.npy.partial"
+        text = {"deep": "[" * 100_000, "list": "[1]"}.get(what)
+        (documents / "job.json").write_text(text) if text else os.mkfifo(documents / "job.json")
+    with pytest.raises(InputError, match="expected a free name, found something else; move it away"):
+        jobs.begin(job, overwrite=True)
+    assert (documents / "thesis.txt").exists()
+
+
+def test_no_more_tasks_than_can_be_kept(predictor, tmp_path):
+    with open(tmp_path / "rows", "wb") as file:
+        file.write(struct.pack(">HBB2I", 0, 8, 2, 2**30, 784))
+        file.truncate(12 + 784 * 2**30)  # a hole
+    with pytest.raises(InputError, match="rows_per_task: expected at most 1000000 tasks, found 21474836"):
+        split_job(predictor, Inputs((str(tmp_path / "rows"),)), tmp_path / "out.npy", rows_per_task=50)

@@ -163,7 +163,7 @@ def test_nothing_in_it_is_loaded_from_elsewhere(run, tmp_path):
 
 
 def test_what_comes_from_data_is_escaped(network, mnist, tmp_path):
-    name = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    name = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[31m\u202e"
     data = Dataset(mnist[0][:500], mnist[1][:500], 1 / 255, name)
     predictor = Predictor(network, scale=1 / 255)
     report = score(predictor, data, repeat=1)
@@ -172,6 +172,8 @@ def test_what_comes_from_data_is_escaped(network, mnist, tmp_path):
     assert "alert(1)" in text
     assert "<script>alert" not in text
     assert "<img src=x" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
     assert Reader(text).tags.count("script") == 1
 
 

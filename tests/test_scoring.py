@@ -182,3 +182,9 @@ def test_tallies_of_values_that_are_constant_or_no_numbers():
         with np.errstate(invalid="ignore"):
             found = metrics.ValueTally.of(np.array([[1], [2], [value]]), np.zeros((3, 1))).result()
         assert np.isnan(found.r2)
+
+
+def test_more_classes_than_a_confusion_matrix_has_room_for_are_refused():
+    predictor = Predictor(Network.random([2, 2_001]))
+    with pytest.raises(InputError, match="expected at most 2,000 classes, found 2,001; use predict"):
+        score(predictor, Dataset(np.ones((3, 2)), np.zeros(3, int)))

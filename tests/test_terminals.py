@@ -13,7 +13,7 @@ COMMANDS = [
     ("score", "-h"),
 ]
 SURROUNDINGS = {
-    "no colour": {"NO_COLOR": "1", "FORCE_COLOR": "", "COLUMNS": "100"},
+    "no colour": {"NO_COLOR": "1", "COLUMNS": "100"},
     "60 columns": {"COLUMNS": "60"},
     "ASCII": {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "COLUMNS": "80"},
     "Latin-1": {"PYTHONIOENCODING": "latin-1", "COLUMNS": "80"},

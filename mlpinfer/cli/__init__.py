@@ -14,8 +14,8 @@ import click
 
 from mlpinfer._version import VERSION
 from mlpinfer.cli.progress import note
-from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
-from mlpinfer.signals import stop_behind
+from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError, printable
+from mlpinfer.signals import stopped
 
 #: Commands and the modules they live in.
 COMMANDS = {
@@ -46,7 +46,7 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
 @click.group(
     cls=_Lazy,
     epilog="Exit codes: 0 done, 1 failed while running, 2 usage, 3 device not available, 4 weights refused, "
-    "5 data refused, 130 interrupted, 143 terminated.",
+    "5 data refused, 130 interrupted, 143 terminated, 129 hung up.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
@@ -96,8 +96,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if stopped := stop_behind(error):
-            raise stopped from None
+        if stop := stopped():
+            raise stop from None
         if debug:
             raise
         note(f"mlpinfer: {_one_line(error)}")
@@ -122,7 +122,7 @@ def _one_line(error: Exception) -> str:
         text = f"{where}: {error.strerror}" if where else str(error)
     else:
         text = f"unexpected {type(error).__name__}: {_root(error)}; --debug shows where"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlpinfer.cli import objects, options
+from mlpinfer.errors import printable
 
 
 @click.command("convert", short_help="Write a weight file in another, safe format.")
@@ -35,5 +36,5 @@ def command(
     network = objects.load_network(source, layers, scale)
     difference = convert(network, target)
     sizes = "-".join(map(str, network.sizes))
-    click.echo(f"{target}: {sizes}, {', '.join((*network.hidden, network.head))}")
+    click.echo(f"{printable(target)}: {sizes}, {', '.join((*network.hidden, network.head))}")
     click.echo(f"largest difference on {ROWS} random rows: {difference:g}")

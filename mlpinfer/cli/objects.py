@@ -176,11 +176,12 @@ def load_row(text: str) -> tuple[Any, float | None]:
 
     from mlpinfer import data_files
 
-    if re.fullmatch(_NUMBERS, text):
-        return np.array([float(number) for number in text.split(",")]), None
+    with contextlib.suppress(ValueError):  # such as 1.2.3, which may be a file
+        if re.fullmatch(_NUMBERS, text):
+            return np.array([float(number) for number in text.split(",")]), None
     file, colon, number = text.rpartition(":")
     explain_bus_error()
-    file, index = (file, int(number)) if colon and number.isdigit() else (text, 0)
+    file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
     try:
         data = data_files.load_data(file)
     except FileNotFoundError:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from mlpinfer.errors import printable
+
 
 def note(text: str) -> None:
     """Print a line; where nobody can read it, that is no reason to fail."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        click.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 @contextlib.contextmanager

@@ -201,7 +201,10 @@ def _expand(path: str) -> list[str]:
     import glob
 
     if os.path.isdir(path):
-        entries = sorted(entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        try:
+            entries = sorted(entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
         found = [entry for entry in entries if not os.path.isdir(entry)]
     elif not os.path.lexists(path) and glob.has_magic(path):
         found = sorted(glob.glob(path))

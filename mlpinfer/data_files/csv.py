@@ -92,7 +92,11 @@ class CsvRows(Rows):
         with open_regular(self._path, DatasetError) as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             try:
-                yield from (record for record in csv.reader(_lines(text, self._path), strict=True) if record)
+                lines = _Lines(text, self._path)
+                for record in csv.reader(lines, strict=True):
+                    lines.characters = 0
+                    if record:
+                        yield record
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DatasetError(f"{self._path}: expected CSV: {ascii(str(error))[1:-1][:100]}") from None
 
@@ -142,12 +146,28 @@ class CsvRows(Rows):
         )
 
 
-def _lines(text: io.TextIOWrapper, path: str) -> Iterator[str]:
-    """Yield lines of a length that a row of numbers may have."""
-    while line := text.readline(_MOST_CHARACTERS + 1):
-        if len(line) > _MOST_CHARACTERS:
-            raise DatasetError(f"{path}: expected lines of at most {_MOST_CHARACTERS} characters, found more")
-        yield line
+class _Lines:
+    """Lines of a file, of which a record has no more than a row of numbers may: quotes may span many.
+
+    `characters` are those since it was last set to 0.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, path: str) -> None:
+        self._text, self._path, self.characters = text, path, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_MOST_CHARACTERS + 1)
+        if not line:
+            raise StopIteration
+        self.characters += len(line)
+        if self.characters > _MOST_CHARACTERS:
+            raise DatasetError(
+                f"{self._path}: expected rows of at most {_MOST_CHARACTERS} characters, found more"
+            )
+        return line
 
 
 def _is_number(cell: str) -> bool:

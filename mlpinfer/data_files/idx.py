@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, Rows, map_file
 from mlpinfer.errors import DatasetError
-from mlpinfer.files import Gunzip, open_regular
+from mlpinfer.files import DEFLATE_RATIO, Gunzip, open_regular
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -54,6 +54,8 @@ class IdxRows(Rows):
             _check_length(self.name, size - offset, self.samples * self._row_bytes)
             # Bytes need no other order: then a read is a view.
             self.mapped = dtype.itemsize == 1
+        elif self.samples * self._row_bytes > size * DEFLATE_RATIO:
+            raise DatasetError(f"{self.name}: cut short: {size} compressed bytes cannot hold {shape}")
         self._source.close()  # until the first read: thousands of files may be open as rows
         self._next = self.samples
 

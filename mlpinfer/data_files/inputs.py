@@ -102,7 +102,12 @@ def file_parts(
 
 
 def _stamp(path: str) -> Stamp:
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
     return found.st_size, found.st_mtime_ns
 
 

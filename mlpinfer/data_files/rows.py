@@ -103,6 +103,22 @@ class ArrayRows(Rows):
         return self._x[begin:end]
 
 
+class _Names(Sequence[str]):
+    """The file of each row, without a list of a name a row."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(part.samples for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, row: Any) -> Any:
+        i = bisect.bisect_right(self._ends, row)
+        part = self._parts[i]
+        return part.names[row - self._ends[i] + part.samples] if part.names else part.name
+
+
 class JoinedRows(Rows):
     """Rows of several sources, one behind the other."""
 
@@ -127,7 +143,7 @@ class JoinedRows(Rows):
         self._starts = [0, *itertools.accumulate(part.samples for part in parts)]
         self.samples, self.breaks = self._starts[-1], tuple(self._starts[1:-1])
         if any(part.names for part in parts):
-            self.names = [name for part in parts for name in part.names or [part.name] * part.samples]
+            self.names = _Names(parts)
 
     @property
     def counts(self) -> Sequence[int]:

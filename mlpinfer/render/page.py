@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import MlpInferError
+from mlpinfer.errors import MlpInferError, printable
 from mlpinfer.files import write_whole
 from mlpinfer.metrics import ClassificationMetrics
 from mlpinfer.mistakes import Mistake, Mistakes, shrunk
@@ -76,10 +76,11 @@ def write_page(
         wrong=mistakes.total if mistakes else 0,
         batches=batches_text(report),
         parity=parity_text(report) if report.parity else None,
-        command=command,
+        command=printable(command),
+        name=printable(report.data.name),
     )
     with write_whole(path) as file:
-        file.write(_with_policy(text).encode(errors="backslashreplace"))  # names may be no text
+        file.write(_with_policy(text).encode())
 
 
 def _gallery(mistakes: Mistakes) -> list[Mistake]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mlpinfer.errors import printable
 from mlpinfer.inventory import Inventory
 from mlpinfer.kernels import Compiled
 from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
@@ -200,7 +201,7 @@ def _count(number: int, thing: str) -> str:
 
 def _safe(name: str) -> str:
     """A name from outside: neither rich's markup nor control characters of the terminal."""
-    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in name))
+    return escape(printable(name))
 
 
 def _facts() -> Table:

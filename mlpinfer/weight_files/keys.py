@@ -117,7 +117,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
         return orders[0]
     if raw.ordered and chains(by_file) and (by_name == by_file or not chains(by_name)):
         return by_file
-    shown_names = ", ".join(shown(W) for W, _ in by_name)
+    shown_names = ", ".join(shown(W) for W, _ in by_name[:6]) + ", ..." * (len(by_name) > 6)
     raise WeightsError(f"expected names that tell the order of the layers, found {shown_names}; number them")
 
 

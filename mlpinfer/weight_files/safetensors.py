@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.npy import is_shape
 from mlpinfer.weight_files.bfloat16 import widen
 from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights, parse_metadata
 
@@ -51,6 +52,8 @@ def decode(data: bytes) -> RawWeights:
             raise WeightsError(
                 f"{quoted(name)}: expected floats or integers, found {quoted(tensor['dtype'])}"
             )
+        if len(tensor["shape"]) > 8 or not is_shape(tuple(tensor["shape"])):
+            raise WeightsError(f"{quoted(name)}: expected an array of a possible shape")
         array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         arrays[name] = widen(array) if tensor["dtype"] == "BF16" else array
     # The package has checked the header, but does not hand out its metadata.

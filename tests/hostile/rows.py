@@ -79,7 +79,7 @@ def idx_attacks() -> Iterator[Attack]:
 
 
 _CSV = {
-    "long_line": ("declared_sizes", b"1," * 2**23 + b"1\n", "lines of at most"),
+    "long_line": ("declared_sizes", b"1," * 2**23 + b"1\n", "rows of at most"),
     "long_cell": ("declared_sizes", b"1,2\n" + b"9" * 200_000 + b",1\n", "expected CSV"),
     "many_names": ("declared_sizes", b"a," * 2**20 + b"a\n1\n", "expected"),
     "quoted_lines": ("declared_sizes", b"1\n" + b'"\n",' * 2**18 + b"1\n", "expected"),
