@@ -134,5 +134,18 @@ def _root(error: BaseException) -> BaseException:
 
 def _is_shortage(error: Exception) -> bool:
     """Tell whether the system had no memory left, for a library or for the stack of a thread either."""
+    if isinstance(error, SystemError):
+        # What Python says where one of its own allocations failed without a word, while it imports, say;
+        # a library that is wrong may say so too, but seldom where memory is limited.
+        silent = ("without exception set", "without setting an exception")
+        return _memory_is_limited() and any(words in str(error) for words in silent)
     said = ("Cannot allocate memory", "failed to map segment", "can't start new thread")
     return isinstance(error, MemoryError) or any(words in str(_root(error)) for words in said)
+
+
+def _memory_is_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
