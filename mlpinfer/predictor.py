@@ -359,6 +359,11 @@ class Predictor:
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
 
 
+def first_known(*scales: float | None) -> float | None:
+    """Return the first scale that is given: of an option, of the network, of the data."""
+    return next((scale for scale in scales if scale is not None), None)
+
+
 def _softmax(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
     logits(x, out)
     ops.softmax(xp, out, out=out)

@@ -12,15 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mlpinfer import jobs, metrics
-from mlpinfer.data_files import open_labels
+from mlpinfer.data_files import check_labels
 from mlpinfer.data_files.inputs import FilePart, Inputs, file_parts
 from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.report import BatchInfo, ClusterInfo, DataInfo, DeviceInfo, ScoreReport, Spread, Timing
-from mlpinfer.scoring import check_classes, network_info
-from mlpinfer.scoring import parts as cut
+from mlpinfer.scoring import check_classes, network_info, parts
 
 
 class ScoreTask(NamedTuple):
@@ -79,13 +78,16 @@ def split_score(
     if labels is not None:
         source = Inputs((labels,)).resolve()
         truth = FilePart(source, source.stamps(), 0)
-        found = open_labels(labels).samples
-        if found != rows.samples:
-            raise DatasetError(f"{rows.name}: expected {rows.samples} labels, one a row, found {found}")
+        found = source.open()  # which the tasks that run here find open
+        check_labels(labels, found)
+        if found.samples != rows.samples:
+            raise DatasetError(
+                f"{rows.name}: expected {rows.samples} labels, one a row, found {found.samples}"
+            )
     _, spans = jobs.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
-    parts = file_parts(inputs, stamps, rows, spans)
+    sources = file_parts(inputs, stamps, rows, spans)
     data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
-    tasks = (ScoreTask(files, truth, *span) for files, span in zip(parts, spans, strict=True))
+    tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
     return ScoreJob(data, tuple(tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
 
 
@@ -104,7 +106,7 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
             predictor.predict(x)
             tally = None
         else:
-            tallies = (_tally(predictor, x[part], truth[part]) for part in cut(len(x)))
+            tallies = (_tally(predictor, x[part], truth[part]) for part in parts(len(x)))
             tally = functools.reduce(operator.add, tallies)
     backend = predictor.backend
     device = (backend.device, backend.describe(), backend.name, predictor.evaluator)

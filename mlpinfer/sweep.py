@@ -20,7 +20,7 @@ from mlpinfer.environment import Environment, environment
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor
+from mlpinfer.predictor import Predictor, first_known
 from mlpinfer.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
 from mlpinfer.scoring import latencies, latency_of, network_info, timed
 from mlpinfer.workers import run_all
@@ -139,8 +139,7 @@ def sweep(
             f"{data.name}: expected rows of {network.sizes[0]} features, found shape {data.x.shape[1:]}"
         )
     x = data.x[:MOST_ROWS].reshape(-1, data.features)
-    scales = (scale, network.scale, data.scale)
-    known = next((number for number in scales if number is not None), None)
+    known = first_known(scale, network.scale, data.scale)
     sizes = sorted({min(size, len(x)) for size in batch_sizes})  # no batch has more rows than there are
     with contextlib.ExitStack() as stack:
         settings: dict[tuple[str, int | None, int], Predictor] = {}

@@ -100,10 +100,9 @@ def predictor_for(
     on_cluster: bool = False,
 ) -> Predictor:
     """Make a predictor that applies the scale of the option, of the network or of the data."""
-    from mlpinfer.predictor import Predictor
+    from mlpinfer.predictor import Predictor, first_known
 
-    scales = (scale, network.scale, data_scale)
-    known = next((number for number in scales if number is not None), None)
+    known = first_known(scale, network.scale, data_scale)
     if on_cluster and running["threads"] is None:
         running = running | {"threads": 1}  # the workers are the threads
     return Predictor(network, scale=known, **running)

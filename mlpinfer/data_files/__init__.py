@@ -16,7 +16,7 @@ from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
 from mlpinfer.errors import DatasetError, quoted
 from mlpinfer.files import open_regular
 
-__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "load_data", "open_labels", "open_rows"]
+__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "check_labels", "load_data", "open_rows"]
 
 #: How PNG and JPEG files begin.
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -171,23 +171,21 @@ def load_data(
     return Dataset(values, labels, rows.scale if scale is None else scale, name)
 
 
-def open_labels(path: Path) -> Rows:
-    """Open a file of labels as rows of shape () or (K,).
+def check_labels(path: Path, rows: Rows) -> None:
+    """Refuse rows that are no labels, of shape () or (K,).
 
     Raises
     ------
     DatasetError
-        If it cannot be read, or holds images.
-    FileNotFoundError
+        If they are images.
     """
-    rows = open_rows([path])
     if len(rows.shape) > 1:
         raise DatasetError(f"{os.fspath(path)}: expected labels, found images of shape {rows.shape}")
-    return rows
 
 
 def _read_labels(path: Path) -> npt.NDArray[Any]:
-    rows = open_labels(path)
+    rows = open_rows([path])
+    check_labels(path, rows)
     labels = rows.read(0, rows.samples)
     if labels.dtype == np.float64:  # CSV has but one kind of number
         from mlpinfer.data_files.csv import as_labels
