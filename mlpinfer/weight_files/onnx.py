@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,7 @@ def decode(data: bytes) -> RawWeights:
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
+        _check_names(graph)
         constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
@@ -74,6 +76,17 @@ def decode(data: bytes) -> RawWeights:
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
         raise WeightsError(f"damaged ONNX: {ascii(str(error))[1:-1][:100]}") from None
     return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
+
+
+def _check_names(graph: Any) -> None:
+    """Refuse a value that is defined twice: which one counts would be a guess."""
+    names = Counter(tensor.name for tensor in graph.initializer)
+    # Before ONNX's fourth format, constants had to be inputs too.
+    names.update({value.name for value in graph.input}.difference(names))
+    names.update(name for node in graph.node for name in node.output if name)
+    for name, count in names.most_common(1):
+        if count > 1:
+            raise WeightsError(f"expected one definition of each value, found {count} of {quoted(name)}")
 
 
 def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:

@@ -92,7 +92,14 @@ def _parsers() -> Iterator[tuple[str, bytes, str]]:
     yield "metadata_not_utf8", damaged, "damaged metadata|damaged ONNX"
     yield "no_inputs", model([node("Identity", [], ["z"]), *CHAIN], CONSTANTS), "expected|damaged"
     yield "no_outputs", model([node("Constant", [], [], value_float=1.0), *CHAIN], CONSTANTS), "damaged"
-    yield "circle", model([node("Relu", ["x"], ["x"]), *CHAIN], CONSTANTS), "expected linear layers"
+    yield "circle", model([node("Relu", ["x"], ["x"]), *CHAIN], CONSTANTS), "expected one definition"
+    tensors = [numpy_helper.from_array(array, name) for name, array in (*CONSTANTS, ("W1", A["W1"] * 2))]
+    yield (
+        "two_constants_of_one_name",
+        model(CHAIN, tensors),
+        "expected one definition of each value, found 2 of 'W1'",
+    )
+    yield "two_values_of_one_name", model([*CHAIN, CHAIN[0]], CONSTANTS), "expected one definition"
     function = ModelProto.FromString(_model())
     function.functions.add(name="Gemm", domain="")
     yield "functions", function.SerializeToString(), "functions of the model's own"
