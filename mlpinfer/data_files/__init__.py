@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
-from mlpinfer.errors import DatasetError, quoted
+from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular
 
 __all__ = ["PIXEL_SCALE", "Dataset", "Rows", "check_labels", "load_data", "open_rows"]
@@ -210,9 +210,6 @@ def _expand(path: str) -> list[str]:
         return [path]
     if not found:
         raise FileNotFoundError(2, "no file in it", path)
-    for name in map(os.path.basename, found):
-        if not name.isprintable():  # messages show names as they are
-            raise DatasetError(f"{path}: expected files with printable names, found {quoted(name)}")
     return found
 
 
