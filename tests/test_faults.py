@@ -307,6 +307,25 @@ cli.main()
     assert (code, err) == (5, "mlpinfer: rows.npy: changed while it was read, try again\n")
 
 
+def test_a_score_of_old_and_new_rows_is_an_error(tmp_path, mnist, start):
+    script = """
+import os
+from mlpinfer import cli, scoring
+score = scoring.score
+def change_behind(*args, **options):
+    found = score(*args, **options)
+    os.utime("t.npy", (1, 1))
+    return found
+scoring.score = change_behind
+cli.main()
+"""
+    np.save(tmp_path / "x.npy", mnist[0][:100])
+    np.save(tmp_path / "t.npy", mnist[1][:100])
+    args = ["score", "--data", "x.npy", "--labels", "t.npy", "--scale", "1/255"]
+    code, out, err = ended(start(*args, script=script))
+    assert (code, out, err) == (5, "", "mlpinfer: t.npy: changed while it was read, try again\n")
+
+
 def test_a_part_that_lost_its_end_is_not_taken(tmp_path, network, mnist):
     np.save(tmp_path / "rows.npy", mnist[0][:300])
     predictor = Predictor(network, batch_size=50, scale=1 / 255)

@@ -146,6 +146,8 @@ def _is_shortage(error: Exception) -> bool:
 def _memory_is_limited() -> bool:
     try:
         import resource
-    except ImportError:  # Windows
+    except ModuleNotFoundError:  # Windows
         return False
+    except (ImportError, MemoryError, SystemError):  # it does not fit either
+        return True
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -147,6 +147,19 @@ def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:
 
 
 @contextlib.contextmanager
+def unchanged(*files: str | None) -> Iterator[None]:
+    """Refuse files of the user's that are missing, or change until the end."""
+    given = [file for file in files if file is not None]
+    if not given:
+        yield
+        return
+    from mlpinfer.data_files.inputs import unchanged
+
+    with missing_is_data_error(), unchanged(*given):
+        yield
+
+
+@contextlib.contextmanager
 def missing_is_data_error() -> Iterator[None]:
     """Say of a missing data file what was expected."""
     try:

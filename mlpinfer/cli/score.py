@@ -86,13 +86,14 @@ def command(
     if on_cluster:
         found = _on_cluster(network, data, labels, reading, scale, running, cluster)
     else:
-        if mnist:
-            dataset = mnist.result()
-        else:
-            dataset = objects.load_dataset(data, labels, side=network.image_side, **reading)
-        predictor = objects.predictor_for(network, scale, dataset.scale, running)
-        passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
-        found, mistakes = _here(predictor, dataset, passes, 0 if json == "-" else errors, bool(report))
+        with objects.unchanged(data, labels):
+            if mnist:
+                dataset = mnist.result()
+            else:
+                dataset = objects.load_dataset(data, labels, side=network.image_side, **reading)
+            predictor = objects.predictor_for(network, scale, dataset.scale, running)
+            passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
+            found, mistakes = _here(predictor, dataset, passes, 0 if json == "-" else errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
         from mlpinfer.render.page import write_page

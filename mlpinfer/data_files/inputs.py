@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,23 @@ def file_parts(
         some = dataclasses.replace(inputs, paths=inputs.paths[i:j])
         parts.append(FilePart(some, stamps[i:j], starts[i]))
     return parts
+
+
+@contextlib.contextmanager
+def unchanged(*given: str) -> Iterator[None]:
+    """Refuse inputs of `open_rows` that change meanwhile: some mapped rows would be old, some new.
+
+    Raises
+    ------
+    DatasetError
+        When it ends, naming the file.
+    """
+    paths = input_files(given)
+    before = [_stamp(path) for path in paths]
+    yield
+    for path, stamp in zip(paths, before, strict=True):
+        if not os.path.exists(path) or _stamp(path) != stamp:
+            raise DatasetError(f"{path}: changed while it was read, try again")
 
 
 def _stamp(path: str) -> Stamp:
