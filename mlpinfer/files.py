@@ -169,7 +169,7 @@ def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
                 for member in members
                 if not member.is_dir()
             }
-    except refuse:
+    except (refuse, MemoryError):
         raise
     except Exception as error:  # zipfile and zlib raise a dozen unrelated types on damaged files
         raise refuse(f"damaged zip: {ascii(str(error))[1:-1][:100]}") from None

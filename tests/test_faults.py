@@ -563,7 +563,8 @@ def test_a_used_predictor_is_pickled_beside_its_calls(network, mnist):
 # -- memory --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [40, 90, 110, 130])
+# Between, around 110, NumPy's import meets an allocation that it does not check, and may crash.
+@pytest.mark.parametrize("megabytes", [40, 90, 100, 130])
 @pytest.mark.parametrize("command", ["score", "predict"])
 def test_too_little_memory_is_one_line(start, tmp_path, rows, megabytes, command):
     def limit():

@@ -17,6 +17,11 @@ from mlpinfer.cli.progress import note
 from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError, printable
 from mlpinfer.signals import stopped
 
+try:
+    import resource  # here: where memory is short, it could not be imported to find out
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
 #: Commands and the modules they live in.
 COMMANDS = {
     name: f"mlpinfer.cli.{name}" for name in ("convert", "devices", "inspect", "predict", "score", "sweep")
@@ -134,20 +139,14 @@ def _root(error: BaseException) -> BaseException:
 
 def _is_shortage(error: Exception) -> bool:
     """Tell whether the system had no memory left, for a library or for the stack of a thread either."""
-    if isinstance(error, SystemError):
-        # What Python says where one of its own allocations failed without a word, while it imports, say;
-        # a library that is wrong may say so too, but seldom where memory is limited.
-        silent = ("without exception set", "without setting an exception")
-        return _memory_is_limited() and any(words in str(error) for words in silent)
+    # What Python says where one of its own allocations failed without a word, while it imports, say, and
+    # NumPy where it is imported again behind that. They may mean more, but seldom where memory is limited.
+    silent = ("without exception set", "without setting an exception", "more than once per process")
+    if isinstance(error, (SystemError, ImportError)) and any(words in str(_root(error)) for words in silent):
+        return _memory_is_limited()
     said = ("Cannot allocate memory", "failed to map segment", "can't start new thread")
     return isinstance(error, MemoryError) or any(words in str(_root(error)) for words in said)
 
 
 def _memory_is_limited() -> bool:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return False
-    except (ImportError, MemoryError, SystemError):  # it does not fit either
-        return True
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -82,7 +82,7 @@ class ImageRows(Rows):
                         upright = Image.alpha_composite(ground, upright.convert("RGBA"))
                     grey = upright.convert("L").resize((self._side, self._side))
                     pixels = np.asarray(grey, np.uint8)
-        except DatasetError:
+        except (DatasetError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise half a dozen unrelated types
             raise DatasetError(

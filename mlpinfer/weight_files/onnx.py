@@ -71,7 +71,7 @@ def decode(data: bytes) -> RawWeights:
             raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later, by name
             chain.walk(graph)
-    except MlpInferError:
+    except (MlpInferError, MemoryError):
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
         raise WeightsError(f"damaged ONNX: {ascii(str(error))[1:-1][:100]}") from None

@@ -262,6 +262,8 @@ def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
         arg: Any = None
         try:
             arg = reader(stream) if reader else None
+        except MemoryError:
+            raise
         except Exception as error:  # readers raise whatever their decoders raise, warnings included
             raise WeightsError(f"malformed pickle: {ascii(str(error))[1:-1][:100]}") from None
         end = stream.tell()

@@ -53,7 +53,7 @@ def attacks() -> Iterator[Attack]:
             places["folder"] = _folder_of("file", _write(b"x")), f"{_REGULAR} folder"
         else:
             places["folder_of_pipes"] = _folder_of("pipe", os.mkfifo), f"{_REGULAR} pipe"
-            places["name"] = _folder_of("a\x1b[2J\nb", _write(b"x")), "names"
-            places["name_of_bytes"] = _folder_of(b"\xff\xfe", _write(b"x")), "names"
+            places["name"] = _folder_of("a\x1b[2J\nb", _write(b"x")), r"a\x1b[2J\nb: expected rows"
+            places["name_of_bytes"] = _folder_of(b"\xff\xfe", _write(b"x")), r"\udcff\udcfe: expected rows"
         for name, (make, message) in places.items():
             yield Attack(f"{reader}_not_a_file_{name}", reader, "not_a_file", make, message)
