@@ -30,6 +30,8 @@ NOT_OURS = shutil.ignore_patterns(
 DATA = {
     "mlpinfer/py.typed",
     "mlpinfer/kernels/_cpu.pyi",
+    "mlpinfer/kernels/gpu/instructions.cuh",
+    "mlpinfer/kernels/gpu/network.cu",
     "mlpinfer/_mnist/t10k-images-idx3-ubyte.gz",
     "mlpinfer/_mnist/t10k-labels-idx1-ubyte.gz",
     "mlpinfer/render/page.html",
