@@ -16,12 +16,14 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows
@@ -35,6 +37,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+Array = npt.NDArray[Any]
 SCHEMA = "mlpinfer.predictions/1"
 #: What a prediction may be, and the method that makes it.
 VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
@@ -208,8 +211,19 @@ def run_task(predictor: Predictor, task: Task) -> Receipt:
     OSError
         If the part cannot be written.
     """
+    return write_part(task, compute(predictor, task))
+
+
+def compute(predictor: Predictor, task: Task) -> Array:
+    """Read the rows of a task and return their values; errors as `run_task`."""
     x = task.files.read(task.begin, task.end)
-    y = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
+    y: Array = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
+    task.files.check()
+    return y
+
+
+def write_part(task: Task, y: Array) -> Receipt:
+    """Write the part of a task; errors as `run_task`."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(y))
     parts = (header.getvalue(), np.ascontiguousarray(y).data)
@@ -235,7 +249,9 @@ def run_job(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Receipt]:
-    """Run the tasks of a job that are missing, one behind the other, and return all receipts.
+    """Run the tasks of a job that are missing, and return all receipts.
+
+    While a part is written, the next is computed.
 
     Parameters
     ----------
@@ -258,10 +274,25 @@ def run_job(
     """
     done = begin(job, resume, overwrite)
     receipts = []
-    for task in job.tasks:
-        receipts.append(done[task] if task in done else run_task(predictor, task))
-        progress(receipts[-1].rows)
+    for receipt in _run(predictor, job.tasks, done):
+        receipts.append(receipt)
+        progress(receipt.rows)
     return receipts
+
+
+def _run(predictor: Predictor, tasks: Sequence[Task], done: dict[Task, Receipt]) -> Iterator[Receipt]:
+    before: Future[Receipt] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for task in tasks:
+            if task in done:
+                part = writer.submit(done.__getitem__, task)
+            else:
+                part = writer.submit(write_part, task, compute(predictor, task))
+            if before:
+                yield before.result()
+            before = part
+        if before:
+            yield before.result()
 
 
 def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task, Receipt]:

@@ -108,6 +108,9 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
         else:
             tallies = (_tally(predictor, x[part], truth[part]) for part in parts(len(x)))
             tally = functools.reduce(operator.add, tallies)
+    for files in (task.files, task.labels):
+        if files:
+            files.check()
     backend = predictor.backend
     device = (backend.device, backend.describe(), backend.name, predictor.evaluator)
     return Scored(len(x), tally, device)

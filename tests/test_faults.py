@@ -18,7 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpinfer import DatasetError, Network, Predictor, WeightsError, jobs, load_network, outputs, save_network
+from mlpinfer import (
+    DatasetError,
+    Network,
+    Predictor,
+    WeightsError,
+    jobs,
+    load_network,
+    outputs,
+    save_network,
+    score_tasks,
+)
 from mlpinfer.data_files import idx, open_rows
 from mlpinfer.data_files.inputs import Inputs
 from mlpinfer.weight_files import shipped
@@ -265,21 +275,43 @@ __main__.run()
     assert not (tmp_path / "out.npy").exists()
 
 
+def test_rows_that_change_while_they_are_computed(tmp_path, network, monkeypatch):
+    np.save(tmp_path / "rows.npy", np.zeros((100, 784), np.uint8))
+    predictor = Predictor(network, batch_size=50, scale=1 / 255)
+    predict = predictor.predict
+
+    def change_beside(x):
+        os.utime(tmp_path / "rows.npy", (1, 1))
+        return predict(x)
+
+    inputs = Inputs((str(tmp_path / "rows.npy"),))
+    job = jobs.split_job(predictor, inputs, tmp_path / "out.npy")
+    (score_task,) = score_tasks.split_score(predictor, inputs).tasks
+    monkeypatch.setattr(predictor, "predict", change_beside)
+    for run in (
+        lambda: jobs.run_job(predictor, job),
+        lambda: score_tasks.run_score_task(predictor, score_task),
+    ):
+        with pytest.raises(DatasetError, match=r"rows.npy: changed since the run began; begin anew"):
+            run()
+        os.utime(tmp_path / "rows.npy", ns=(job.description["inputs"][0][2],) * 2)
+
+
 def test_values_of_old_and_new_rows_are_not_mixed(tmp_path, network, monkeypatch, run):
     np.save(tmp_path / "rows.npy", np.zeros((500, 784), np.uint8))
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
-    run_task, how = jobs.run_task, {"rows_per_task": 100}
+    compute, how = jobs.compute, {"rows_per_task": 100}
 
     def change_behind(predictor, task):
-        receipt = run_task(predictor, task)
+        values = compute(predictor, task)
         if task.begin == 200:
             np.save(tmp_path / "rows.npy", np.ones((500, 784), np.uint8))
             os.utime(tmp_path / "rows.npy", (1, 1))
-        return receipt
+        return values
 
     job = jobs.split_job(predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy", **how)
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "run_task", change_behind)
+        patch.setattr(jobs, "compute", change_behind)
         with pytest.raises(DatasetError, match=r"rows.npy: changed since the run began; begin anew"):
             jobs.run_job(predictor, job)
     assert not (tmp_path / "out.npy").exists()

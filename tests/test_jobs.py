@@ -106,14 +106,14 @@ def test_a_task_travels(predictor, rows, tmp_path):
 
 
 def stop_after(monkeypatch, tasks):
-    run_task, count = jobs.run_task, iter(range(tasks))
+    write_part, count = jobs.write_part, iter(range(tasks))
 
-    def run(predictor, task):
+    def write(task, values):
         if next(count, None) is None:
             raise OSError(28, "No space left on device")
-        return run_task(predictor, task)
+        return write_part(task, values)
 
-    monkeypatch.setattr(jobs, "run_task", run)
+    monkeypatch.setattr(jobs, "write_part", write)
 
 
 @pytest.mark.parametrize("name", ["out.npy", "out"])
@@ -133,8 +133,8 @@ def test_resume_runs_what_is_missing(predictor, rows, tmp_path, monkeypatch, nam
     parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"?")
     parts[2].with_suffix(".json").write_text("{")
     ran = []
-    run_task = jobs.run_task
-    monkeypatch.setattr(jobs, "run_task", lambda p, task: ran.append(task.begin) or run_task(p, task))
+    compute = jobs.compute
+    monkeypatch.setattr(jobs, "compute", lambda p, task: ran.append(task.begin) or compute(p, task))
     told = []
     predict(predictor, rows, out, resume=True, progress=told.append)
     assert ran == [100, 200, *range(400, 1_037, 100)]

@@ -70,18 +70,25 @@ class FilePart:
         Raises
         ------
         DatasetError
-            If a file changed since its rows were counted; else as `open_rows`.
+            As `check` and `open_rows`.
+        """
+        self.check()
+        return _open(self.inputs, self.stamps)
+
+    def check(self) -> None:
+        """Refuse files that changed. Mapped rows are read while they are computed: ask behind that too.
+
+        Raises
+        ------
+        DatasetError
         """
         for path, before in zip(self.inputs.paths, self.stamps, strict=True):
             if _stamp(path) != before:
                 raise DatasetError(f"{path}: changed since the run began; begin anew")
-        return _open(self.inputs, self.stamps)
 
     def read(self, begin: int, end: int) -> npt.NDArray[Any]:
-        """Return rows `begin` to `end`, counted among all rows; errors as `open`."""
-        x = self.open().read(begin - self.first, end - self.first)
-        self.open()  # not changed meanwhile either
-        return x
+        """Return rows `begin` to `end`, counted among all rows; errors as `open`. Then `check`."""
+        return self.open().read(begin - self.first, end - self.first)
 
     def labels(self, begin: int, end: int) -> npt.NDArray[Any] | None:
         """Return the labels of rows `begin` to `end`, where the files have them; errors as `open`."""
