@@ -16,9 +16,9 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -274,13 +274,16 @@ def run_job(
     """
     done = begin(job, resume, overwrite)
     receipts = []
-    for receipt in _run(predictor, job.tasks, done):
-        receipts.append(receipt)
-        progress(receipt.rows)
+    with closing(_run(predictor, job.tasks, done)) as run:  # whatever stops it, a part that is begun is ended
+        for receipt in run:
+            receipts.append(receipt)
+            progress(receipt.rows)
     return receipts
 
 
-def _run(predictor: Predictor, tasks: Sequence[Task], done: dict[Task, Receipt]) -> Iterator[Receipt]:
+def _run(
+    predictor: Predictor, tasks: Sequence[Task], done: dict[Task, Receipt]
+) -> Generator[Receipt, None, None]:
     before: Future[Receipt] | None = None
     with ThreadPoolExecutor(1) as writer:
         for task in tasks:
