@@ -70,6 +70,26 @@ def test_logits_are_those_of_the_plan(
 
 
 @pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("density", [0.2, 1])
+@pytest.mark.parametrize(
+    "sizes",
+    [(70, 257, 10), (130, 1_025, 300, 3), (64, 72, 2_049, 144, 2), (100, 4_096, 5)],
+    ids=lambda sizes: "-".join(map(str, sizes)),
+)
+def test_wide_layers(name, sizes, dtype, density):
+    network = Network.random(list(sizes), hidden="tanh")
+    x = rows_of(np.random.default_rng(0), (61, sizes[0]), dtype, density)
+    scale = 1 / 255 if dtype == "uint8" else 1
+    found = predictor(name, network, batch_size=61, threads=1, scale=scale).decision_function(x)
+    expected = predictor("plan", network, scale=scale).decision_function(x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    by_two = predictor(name, network, batch_size=7, threads=2, scale=scale)
+    np.testing.assert_array_equal(by_two.decision_function(x[::-1]), found[::-1])
+    np.testing.assert_array_equal(by_two.predict(x), found.argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_skipped_zeros_change_no_bit(name):
     """A column of ones after the others makes the same sums of a row's values and of none of its zeros."""
     rng = np.random.default_rng(0)

@@ -14,8 +14,8 @@ def test_what_does_not_fit_goes_to_the_plan(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     best = f"compiled {COMPILED[0]}" if COMPILED else "plan"
     assert Predictor(Network.random([5_000, 256, 256])).evaluator == best
-    assert Predictor(Network.random([4, 257, 2])).evaluator == "plan"
-    assert Predictor(Network.random([4, 3, 257])).evaluator == "plan"
+    assert Predictor(Network.random([4, 4_097, 2])).evaluator == "plan"
+    assert Predictor(Network.random([4, 3, 4_097])).evaluator == "plan"
     assert Predictor(Network.random([4, 3, 2]), precision="float64").evaluator == "plan"
     # What is folded counts: linear layers are joined.
     assert Predictor(Network.random([4, 300, 2], hidden="identity")).evaluator == best

@@ -1,6 +1,7 @@
 from mlpinfer.ops import Array
 
 MAX_WIDTH: int
+ROWS: int
 IDENTITY: int
 RELU: int
 LEAKY_RELU: int

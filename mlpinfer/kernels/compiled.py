@@ -31,7 +31,7 @@ _NOTHING = nullcontext()
 
 
 def fits(folded: Network) -> bool:
-    """Tell whether the extension can evaluate a folded network: float32, layers up to 256 wide."""
+    """Tell whether the extension can evaluate a folded network: float32, layers up to 4,096 wide."""
     from mlpinfer.kernels import _cpu
 
     return folded.layers[0].W.dtype == np.float32 and max(folded.sizes[1:]) <= _cpu.MAX_WIDTH
@@ -41,7 +41,8 @@ class CompiledEvaluator:
     """Rows to labels or logits by the C extension; the interface is that of `mlpinfer.plan.Plan`.
 
     Immutable and shared by all workers. It calls no BLAS, starts no threads, allocates nothing for
-    contiguous rows of uint8 or float32, and gives the interpreter's lock back while it computes.
+    contiguous rows of uint8 or float32 and layers up to 256 wide, and gives the interpreter's lock back
+    while it computes.
     Results are bitwise the same for any batch size and any number of workers.
 
     Parameters
@@ -67,8 +68,8 @@ class CompiledEvaluator:
         self._batch_size = min(batch_size, sys.maxsize)
         self.name = f"compiled {instruction_set}"
         self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
-        most = max(1, _WORK_PER_CALL // self._row_work)
-        self._most = most
+        together = _cpu.ROWS  # share what is read of the weights
+        self._most = max(1, _WORK_PER_CALL // (self._row_work * together)) * together
         self.call_rows = self.tiles(0).most_rows
 
     def tiles(self, rows: int) -> Tiles:

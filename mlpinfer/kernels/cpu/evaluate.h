@@ -9,56 +9,64 @@
 #include "simd.h"
 
 enum {
-    ROWS = 24,    /* computed together, at most: what they share is read from the cache once */
-    CHUNK = 1024, /* inputs of the first layer taken at a time, at most: bounds the buffers */
-    CHUNK_FLOATS = 65536, /* and what they have of W, so that all rows find it in the second-level cache */
+    CHUNK = 1024, /* inputs taken at a time, at most: bounds buffers, and what a panel has of W */
+    CHUNK_FLOATS = 65536, /* of W that the first layer takes, for all rows to find in the second-level cache */
     WORTH_COUNTING = 64, /* inputs below which all are taken for not zero */
 };
 
-/* How many vectors to take next: as many as there are registers for, or fewer, to leave even parts. */
-INLINE ptrdiff_t panel(ptrdiff_t vectors, ptrdiff_t most)
+INLINE ptrdiff_t at_most(ptrdiff_t count, ptrdiff_t most) { return count < most ? count : most; }
+
+/* W of the panel of `n` vectors that begins at a column, from an input on. */
+INLINE const float *panel_of(const Layer *layer, ptrdiff_t column, ptrdiff_t n, ptrdiff_t input)
 {
-    ptrdiff_t panels = (vectors + most - 1) / most;
-    return (vectors + panels - 1) / panels;
+    return layer->W + column * layer->inputs + input * n * LANES;
 }
 
 /* -- dense: z[r] += a[r] @ W ---------------------------------------------------------------------- */
 
 INLINE void add_dense(const int rows, const int n, const float *const *a, ptrdiff_t inputs, const float *W,
-                      ptrdiff_t stride, float *const *z)
+                      float *const *z, ptrdiff_t column)
 {
     vec sum[MOST_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int i = 0; i < n; i++) sum[r][i] = load(z[r] + i * LANES);
-    for (ptrdiff_t k = 0; k < inputs; k++, W += stride) {
+        UNROLL for (int i = 0; i < n; i++) sum[r][i] = load(z[r] + column + i * LANES);
+    for (ptrdiff_t k = 0; k < inputs; k++, W += n * LANES) {
         vec w[MOST_VECTORS];
         UNROLL for (int i = 0; i < n; i++) w[i] = load(W + i * LANES);
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < n; i++) sum[r][i] += a[r][k] * w[i];
     }
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int i = 0; i < n; i++) store(z[r] + i * LANES, sum[r][i]);
+        UNROLL for (int i = 0; i < n; i++) store(z[r] + column + i * LANES, sum[r][i]);
 }
 
 INLINE void dense_panel(const int rows, ptrdiff_t n, const float *const *a, ptrdiff_t inputs, const float *W,
-                        ptrdiff_t stride, float *const *z)
+                        float *const *z, ptrdiff_t column)
 {
-#define CASE(n) case n: if (n <= MOST_VECTORS) add_dense(rows, n, a, inputs, W, stride, z); break;
+#define CASE(n) case n: if (n <= MOST_VECTORS) add_dense(rows, n, a, inputs, W, z, column); break;
     switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) }
 #undef CASE
 }
 
-/* Up to MOST_ROWS rows of `inputs` values, wherever they are. */
-static void multiply_dense(int rows, const float *const *a, ptrdiff_t inputs, const float *W,
-                           ptrdiff_t stride, float *const *z)
+/* Of up to MOST_ROWS rows, wherever they are: `inputs` inputs of a layer from one on, and the panel of `n`
+ * vectors that begins at a column. */
+static void multiply_panel(const Layer *layer, ptrdiff_t column, ptrdiff_t n, ptrdiff_t from, ptrdiff_t inputs,
+                           int rows, const float *const *a, float *const *z)
 {
-    for (ptrdiff_t at = 0, n; at < stride; at += n * LANES) {
-        n = panel((stride - at) / LANES, MOST_VECTORS);
-        float *to[MOST_ROWS] = {0};
-        for (int r = 0; r < rows; r++) to[r] = z[r] + at;
-#define CASE(rows) case rows: dense_panel(rows, n, a, inputs, W + at, stride, to); break;
-        switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
+    const float *W = panel_of(layer, column, n, from);
+#define CASE(rows) case rows: dense_panel(rows, n, a, inputs, W, z, column); break;
+    switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
 #undef CASE
+}
+
+/* The same for any number of rows, panel by panel: what a panel has of W stays in the second-level cache. */
+static void multiply_dense(const Layer *layer, ptrdiff_t from, ptrdiff_t inputs, int rows, const float *const *a,
+                           float *const *z)
+{
+    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
+        n = next_panel((layer->stride - at) / LANES, MOST_VECTORS);
+        for (int r = 0; r < rows; r += MOST_ROWS)
+            multiply_panel(layer, at, n, from, inputs, (int)at_most(rows - r, MOST_ROWS), a + r, z + r);
     }
 }
 
@@ -86,25 +94,31 @@ INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
     for (int i = 0; i < words + (rest > 0); i++) row->count += __builtin_popcountll(row->bits[i]);
 }
 
-INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK],
-                       int count, const float *W, ptrdiff_t stride, float *const *z)
+/* The `n` vectors of some panels that begin at a column; all of these but the last are as wide as the first. */
+INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK], int count,
+                       const Layer *layer, ptrdiff_t column, ptrdiff_t input, float *const *z)
 {
+    const int most = (int)next_panel(n, MOST_VECTORS);
     vec sum[SPARSE_ROWS][SPARSE_VECTORS];
+    const float *W[SPARSE_VECTORS];
+    UNROLL for (int i = 0; i < n; i++)
+        W[i / most] = panel_of(layer, column + i / most * most * LANES, at_most(n - i / most * most, most), input);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int i = 0; i < n; i++) sum[r][i] = load(z[r] + i * LANES);
-    for (int k = 0; k < count; k++) {
-        const float *w = W + index[k] * stride;
-        UNROLL for (int i = 0; i < n; i++)
-            UNROLL for (int r = 0; r < rows; r++) sum[r][i] += value[r][k] * load(w + i * LANES);
-    }
+    for (int k = 0; k < count; k++)
+        UNROLL for (int i = 0; i < n; i++) {
+            const ptrdiff_t width = at_most(n - i / most * most, most) * LANES;
+            const float *w = W[i / most] + index[k] * width + i % most * LANES;
+            UNROLL for (int r = 0; r < rows; r++) sum[r][i] += value[r][k] * load(w);
+        }
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int i = 0; i < n; i++) store(z[r] + i * LANES, sum[r][i]);
 }
 
 /* One row or SPARSE_ROWS, with the inputs that are not zero in all of them: images have much of their
  * ground in common, and it is reading W from the second-level cache that takes the time. */
-INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, int inputs, const float *W,
-                            ptrdiff_t stride)
+INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, const Layer *layer,
+                            ptrdiff_t from, int inputs)
 {
     uint16_t index[CHUNK];
     float value[SPARSE_ROWS][CHUNK];
@@ -118,12 +132,16 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, i
             take(row[r].x, dtype, bits, 64 * i, index + count, found, value[r] + count);
         count += found;
     }
-    for (ptrdiff_t at = 0, n; at < stride; at += n * LANES) {
-        n = panel((stride - at) / LANES, SPARSE_VECTORS);
+    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
+        n = 0;
+        for (ptrdiff_t left = (layer->stride - at) / LANES, more; left; n += more, left -= more) {
+            more = next_panel(left, MOST_VECTORS);
+            if (n + more > SPARSE_VECTORS) break;
+        }
         float *z[SPARSE_ROWS];
         UNROLL for (int r = 0; r < rows; r++) z[r] = row[r].z + at;
 #define CASE(n) \
-    case n: if (n <= SPARSE_VECTORS) add_sparse(rows, n, index, value, count, W + at, stride, z); break;
+    case n: if (n <= SPARSE_VECTORS) add_sparse(rows, n, index, value, count, layer, at, from, z); break;
         switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
     }
@@ -136,11 +154,11 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
 {
     _Alignas(ALIGNMENT) float cast[MOST_ROWS][CHUNK];
     memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
-    ptrdiff_t chunk = CHUNK_FLOATS / layer->stride / 64 * 64; /* 256 for the widest layer */
-    if (chunk > CHUNK) chunk = CHUNK;
+    ptrdiff_t chunk = CHUNK_FLOATS / layer->stride / 64 * 64;
+    chunk = chunk < 64 ? 64 : at_most(chunk, CHUNK);
     for (ptrdiff_t from = 0; from < layer->inputs; from += chunk) {
         int inputs = (int)(layer->inputs - from < chunk ? layer->inputs - from : chunk);
-        const float *W = layer->W + from * layer->stride, *dense[MOST_ROWS] = {0};
+        const float *dense[MOST_ROWS] = {0};
         float *to[MOST_ROWS] = {0};
         Row sparse[SPARSE_ROWS];
         int n_dense = 0, n_sparse = 0;
@@ -151,7 +169,7 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
             if (inputs >= WORTH_COUNTING) find_nonzero(row, dtype, inputs);
             if (inputs >= WORTH_COUNTING && 2 * row->count <= inputs) {
                 if (++n_sparse == SPARSE_ROWS) {
-                    multiply_sparse(SPARSE_ROWS, sparse, dtype, inputs, W, layer->stride);
+                    multiply_sparse(SPARSE_ROWS, sparse, dtype, layer, from, inputs);
                     n_sparse = 0;
                 }
                 continue;
@@ -163,12 +181,12 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
                 dense[n_dense] = cast[n_dense];
             }
             if (++n_dense == MOST_ROWS) {
-                multiply_dense(MOST_ROWS, dense, inputs, W, layer->stride, to);
+                multiply_dense(layer, from, inputs, MOST_ROWS, dense, to);
                 n_dense = 0;
             }
         }
-        for (int r = 0; r < n_sparse; r++) multiply_sparse(1, sparse + r, dtype, inputs, W, layer->stride);
-        if (n_dense) multiply_dense(n_dense, dense, inputs, W, layer->stride, to);
+        for (int r = 0; r < n_sparse; r++) multiply_sparse(1, sparse + r, dtype, layer, from, inputs);
+        if (n_dense) multiply_dense(layer, from, inputs, n_dense, dense, to);
     }
 }
 
@@ -176,15 +194,14 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
 static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
 {
     memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
-    for (int done = 0, n; done < rows; done += n) {
-        n = rows - done < MOST_ROWS ? rows - done : MOST_ROWS;
-        const float *from[MOST_ROWS] = {0};
-        float *to[MOST_ROWS] = {0};
-        for (int r = 0; r < n; r++) {
-            from[r] = a + (done + r) * a_stride;
-            to[r] = z + (done + r) * layer->stride;
+    for (ptrdiff_t from = 0; from < layer->inputs; from += CHUNK) {
+        const float *values[ROWS];
+        float *to[ROWS];
+        for (int r = 0; r < rows; r++) {
+            values[r] = a + r * a_stride + from;
+            to[r] = z + r * layer->stride;
         }
-        multiply_dense(n, from, layer->inputs, layer->W, layer->stride, to);
+        multiply_dense(layer, from, at_most(layer->inputs - from, CHUNK), rows, values, to);
     }
 }
 
@@ -240,11 +257,11 @@ static int64_t argmax(const float *z, ptrdiff_t n)
 /* -- rows ----------------------------------------------------------------------------------------- */
 
 /* Up to ROWS rows of one batch. */
-static void evaluate_some(const Network *network, const void *x, const Dtype dtype, int rows, Output out)
+static void evaluate_some(const Network *network, const void *x, const Dtype dtype, int rows, float *workspace,
+                          Output out)
 {
-    _Alignas(ALIGNMENT) float buffers[2][ROWS * MAX_WIDTH];
     const Layer *layer = network->layers;
-    float *z = buffers[0];
+    float *const buffers[2] = {workspace, workspace + ROWS * network->widest}, *z = buffers[0];
     if (dtype == UINT8)
         first_layer(layer, x, UINT8, rows, z);
     else
@@ -265,7 +282,7 @@ static void evaluate_some(const Network *network, const void *x, const Dtype dty
 }
 
 static void evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows, ptrdiff_t batch_size,
-                     Output out)
+                     float *workspace, Output out)
 {
     ptrdiff_t inputs = network->layers[0].inputs, outputs = network->layers[network->count - 1].outputs;
     for (ptrdiff_t done = 0, n; done < rows; done += n) {
@@ -273,6 +290,6 @@ static void evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff
         n = batch < ROWS ? batch : ROWS;
         if (n > rows - done) n = rows - done;
         Output here = {out.labels ? out.labels + done : NULL, out.logits ? out.logits + done * outputs : NULL};
-        evaluate_some(network, element(x, dtype, done * inputs), dtype, (int)n, here);
+        evaluate_some(network, element(x, dtype, done * inputs), dtype, (int)n, workspace, here);
     }
 }

@@ -11,6 +11,8 @@
 
 #include "network.h"
 
+enum { WIDTH_ON_STACK = 256 }; /* 48 KB: a thread's stack may have no more than 128 */
+
 /* -- what this processor runs ---------------------------------------------------------------------- */
 
 /* The instruction sets of this processor, best first, and NULL. Filled once, before anybody reads it. */
@@ -58,6 +60,12 @@ typedef struct {
     void *weights; /* of all layers */
 } PackedNetwork;
 
+/* The first multiple of ALIGNMENT in memory; NULL stays NULL. */
+static float *align(void *memory)
+{
+    return (float *)(((uintptr_t)memory + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+}
+
 static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
 {
     if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) return -1;
@@ -69,15 +77,22 @@ static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
     return -1;
 }
 
-/* Copy (rows, columns) into rows of `stride` floats, zero behind the columns. */
-static const float *pack(float **at, const float *from, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride)
+/* Copy `columns` floats, or as many as there are, and zeros behind them; moves `at` behind all `width`. */
+static void pack_row(float **at, const float *from, Py_ssize_t columns, Py_ssize_t width)
 {
-    float *to = *at;
-    memset(to, 0, (size_t)(rows * stride) * sizeof(float));
-    for (Py_ssize_t r = 0; r < rows; r++)
-        memcpy(to + r * stride, from + r * columns, (size_t)columns * sizeof(float));
-    *at += rows * stride;
-    return to;
+    memset(*at, 0, (size_t)width * sizeof(float));
+    memcpy(*at, from, (size_t)(columns < width ? columns : width) * sizeof(float));
+    *at += width;
+}
+
+/* Copy W (inputs, outputs) panel by panel. */
+static void pack_panels(float **at, const float *W, const Layer *layer, const InstructionSet *set)
+{
+    for (Py_ssize_t column = 0, width; column < layer->stride; column += width) {
+        width = next_panel((layer->stride - column) / set->lanes, set->most_vectors) * set->lanes;
+        for (Py_ssize_t k = 0; k < layer->inputs; k++)
+            pack_row(at, W + k * layer->outputs + column, layer->outputs - column, width);
+    }
 }
 
 /* Read (inputs, outputs, W, b, activation, slope) but for the arrays; return the floats that it takes, or -1 and
@@ -91,7 +106,7 @@ static Py_ssize_t describe(Layer *layer, PyObject *description, int lanes, ptrdi
     if (!PyArg_ParseTuple(description, "nnOOif", &inputs, &outputs, &W, &b, &activation, &layer->slope)) return -1;
     if (inputs < 1 || inputs > PY_SSIZE_T_MAX / 8 / MAX_WIDTH || outputs < 1 || outputs > MAX_WIDTH ||
         activation < IDENTITY || activation > TANH || (width && inputs != width)) {
-        PyErr_SetString(PyExc_ValueError, "expected layers that fit together, of up to 256 outputs each");
+        PyErr_SetString(PyExc_ValueError, "expected layers that fit together, of up to 4096 outputs each");
         return -1;
     }
     layer->inputs = inputs;
@@ -102,14 +117,16 @@ static Py_ssize_t describe(Layer *layer, PyObject *description, int lanes, ptrdi
 }
 
 /* Copy the arrays of a layer that has been described; moves `at` behind them. */
-static int pack_arrays(Layer *layer, PyObject *description, float **at)
+static int pack_arrays(Layer *layer, PyObject *description, const InstructionSet *set, float **at)
 {
     Py_buffer view;
     if (get_float32(PyTuple_GetItem(description, 2), &view, layer->inputs * layer->outputs) < 0) return -1;
-    layer->W = pack(at, view.buf, layer->inputs, layer->outputs, layer->stride);
+    layer->W = *at;
+    pack_panels(at, view.buf, layer, set);
     PyBuffer_Release(&view);
     if (get_float32(PyTuple_GetItem(description, 3), &view, layer->outputs) < 0) return -1;
-    layer->b = pack(at, view.buf, 1, layer->outputs, layer->stride);
+    layer->b = *at;
+    pack_row(at, view.buf, layer->outputs, layer->stride);
     PyBuffer_Release(&view);
     return 0;
 }
@@ -125,12 +142,13 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
         Py_ssize_t more = describe(layers + i, PyTuple_GetItem(descriptions, i), self->set->lanes, width);
         if (more < 0) return -1;
         floats += more;
+        if (layers[i].stride > self->network.widest) self->network.widest = layers[i].stride;
     }
     self->weights = malloc((size_t)floats * sizeof(float));
     if (!self->weights) return PyErr_NoMemory(), -1;
-    float *at = (float *)(((uintptr_t)self->weights + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    float *at = align(self->weights);
     for (Py_ssize_t i = 0; i < count; i++)
-        if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), &at) < 0) return -1;
+        if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), self->set, &at) < 0) return -1;
     self->network.count = count;
     self->network.layers = layers;
     return 0;
@@ -210,18 +228,30 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
         PyBuffer_Release(&x);
         return NULL;
     }
-    int fits = is_result(&y, labels ? "lq" : "f", itemsize, rows * columns);
-    if (fits) {
+    int done = 0;
+    if (is_result(&y, labels ? "lq" : "f", itemsize, rows * columns)) {
         Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
-        Py_BEGIN_ALLOW_THREADS
-        self->set->evaluate(network, x.buf, dtype, rows, batch_size, out);
-        Py_END_ALLOW_THREADS
+        _Alignas(ALIGNMENT) float small[2 * ROWS * WIDTH_ON_STACK];
+        void *large = NULL;
+        float *workspace = small;
+        if (network->widest > WIDTH_ON_STACK) {
+            large = malloc((size_t)(2 * ROWS * network->widest) * sizeof(float) + ALIGNMENT);
+            workspace = align(large);
+        }
+        if (workspace) {
+            Py_BEGIN_ALLOW_THREADS
+            self->set->evaluate(network, x.buf, dtype, rows, batch_size, workspace, out);
+            Py_END_ALLOW_THREADS
+            done = 1;
+        } else
+            PyErr_NoMemory();
+        free(large);
     } else
         PyErr_Format(PyExc_ValueError, "expected out of %zd x %zd %s, found %zd bytes of format %s", rows, columns,
                      labels ? "int64" : "float32", y.len, y.format ? y.format : "B");
     PyBuffer_Release(&y);
     PyBuffer_Release(&x);
-    if (!fits) return NULL;
+    if (!done) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -269,6 +299,7 @@ static int module_exec(PyObject *module)
     PyObject *type = PyType_FromSpec(&packed_network_spec);
     int failed = !type || PyModule_AddObjectRef(module, "PackedNetwork", type) < 0 ||
                  PyModule_AddIntConstant(module, "MAX_WIDTH", MAX_WIDTH) < 0 ||
+                 PyModule_AddIntConstant(module, "ROWS", ROWS) < 0 ||
                  PyModule_AddIntConstant(module, "IDENTITY", IDENTITY) < 0 ||
                  PyModule_AddIntConstant(module, "RELU", RELU) < 0 ||
                  PyModule_AddIntConstant(module, "LEAKY_RELU", LEAKY_RELU) < 0 ||

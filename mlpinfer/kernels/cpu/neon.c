@@ -2,5 +2,5 @@
 #if defined(__aarch64__)
 #include "evaluate.h"
 
-const InstructionSet neon = {"neon", LANES, evaluate};
+const InstructionSet neon = {"neon", LANES, MOST_VECTORS, evaluate};
 #endif

@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 enum {
-    MAX_WIDTH = 256, /* outputs of a layer */
+    MAX_WIDTH = 4096, /* outputs of a layer */
+    ROWS = 24,        /* computed together, at most: what they share is read from the cache once */
     ALIGNMENT = 64,  /* bytes: the longest vector, and a cache line */
 };
 
@@ -14,20 +15,28 @@ typedef enum { IDENTITY, RELU, LEAKY_RELU, TANH } Activation;
 
 typedef struct {
     ptrdiff_t inputs, outputs;
-    ptrdiff_t stride; /* floats from one row of W to the next: outputs, rounded up to whole vectors */
+    ptrdiff_t stride; /* floats from one row of results to the next: outputs, rounded up to whole vectors */
     Activation activation;
     float slope;    /* of leaky ReLU */
-    const float *W; /* (inputs, stride), aligned, zero behind the outputs */
+    const float *W; /* panels of columns, one behind the other, each (inputs, panel); zero behind the outputs */
     const float *b; /* (stride,), likewise */
 } Layer;
 
 typedef struct {
     ptrdiff_t count;
+    ptrdiff_t widest; /* stride */
     const Layer *layers;
     float cut; /* with one output: the logit above which the label is 1 */
 } Network;
 
 typedef enum { UINT8, FLOAT32 } Dtype;
+
+/* How many vectors the next panel has, of those that are left: as even parts as they can be. */
+static inline ptrdiff_t next_panel(ptrdiff_t vectors, ptrdiff_t most)
+{
+    ptrdiff_t panels = (vectors + most - 1) / most;
+    return (vectors + panels - 1) / panels;
+}
 
 /* Where results go, one of two: labels (rows,) or logits (rows, outputs). The other is NULL. */
 typedef struct {
@@ -35,13 +44,15 @@ typedef struct {
     float *logits;
 } Output;
 
-/* Evaluates contiguous rows, no two batches together. Allocates nothing, and cannot fail. */
+/* Evaluates contiguous rows, no two batches together, in a workspace of 2 x ROWS x widest floats, aligned. Cannot
+ * fail. */
 typedef void Evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows,
-                      ptrdiff_t batch_size, Output out);
+                      ptrdiff_t batch_size, float *workspace, Output out);
 
 typedef struct {
     const char *name;
     int lanes; /* floats in a vector */
+    int most_vectors; /* of W that lie together, in a panel */
     Evaluate *evaluate;
 } InstructionSet;
 

@@ -2,5 +2,5 @@
 #if defined(__x86_64__)
 #include "evaluate.h"
 
-const InstructionSet x86_64_v3 = {"x86-64-v3", LANES, evaluate};
+const InstructionSet x86_64_v3 = {"x86-64-v3", LANES, MOST_VECTORS, evaluate};
 #endif
