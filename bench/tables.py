@@ -168,6 +168,7 @@ def sections(results: Results, processes: Mapping[str, Cold], rounds: int) -> It
         for title, test in (
             ("784-128-64-10, from uint8", "test_wider"),
             ("64-128-128-10 ReLU, dense float32", "test_dense"),
+            ("64-1024-1024-10 ReLU, dense float32", "test_wide_dense"),
         ):
             yield f"### Whole set, {title}\n\n" + markdown(rates(results, test, WHOLE))
     yield "### Arithmetic\n\n" + markdown(arithmetic(results))

@@ -1,4 +1,4 @@
-"""Two more networks by one contender: wider layers from bytes, and dense rows of numbers through ReLU."""
+"""More networks by one contender: wider layers from bytes, and dense rows of numbers through ReLU."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from test_images import BATCH_SIZES, PEERS_MAY_DIFFER, rows_to_time
 from mlpinfer import Network, load_network
 from mlpinfer.weight_files import shipped
 
-DENSE = (64, 128, 128, 10)
+DENSE, WIDE_DENSE = (64, 128, 128, 10), (64, 1024, 1024, 10)
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +16,6 @@ def wider():
     return load_network(
         shipped("mnist_784-128-64-10.pt"), hidden="sigmoid", head="softmax", scale=1 / 255
     ).astype(np.float32)
-
-
-@pytest.fixture(scope="session")
-def dense():
-    rows = np.random.default_rng(0).standard_normal((10_000, DENSE[0]), dtype=np.float32)
-    return Network.random(DENSE, hidden="relu", head="softmax"), rows
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
@@ -33,11 +27,11 @@ def test_wider(benchmark, contender, batch_size, cores, wider, images):
     assert different <= (0 if contender.startswith("mlpinfer") else PEERS_MAY_DIFFER)
 
 
-@pytest.mark.parametrize("batch_size", BATCH_SIZES)
-def test_dense(benchmark, contender, batch_size, cores, dense):
+def time_dense(sizes, benchmark, contender, batch_size, cores):
     if contender == "book":
         pytest.skip("the book's script has no ReLU")
-    network, rows = dense
+    network = Network.random(sizes, hidden="relu", head="softmax")
+    rows = np.random.default_rng(0).standard_normal((10_000, sizes[0]), dtype=np.float32)
     x = rows_to_time(rows, batch_size)
     labels = benchmark(CONTENDERS[contender](network, batch_size, "float32", cores), x)
     benchmark.extra_info.update(rows=len(x), threads=cores)
@@ -45,3 +39,13 @@ def test_dense(benchmark, contender, batch_size, cores, dense):
     probabilities = network.forward(x)
     found = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     np.testing.assert_allclose(found, probabilities.max(axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_dense(benchmark, contender, batch_size, cores):
+    time_dense(DENSE, benchmark, contender, batch_size, cores)
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_wide_dense(benchmark, contender, batch_size, cores):
+    time_dense(WIDE_DENSE, benchmark, contender, batch_size, cores)
