@@ -1,7 +1,8 @@
 """Kernels: a whole folded network evaluated by one compiled function, instead of array by array.
 
 The C extension for the CPU is built when mlpinfer is installed where there is a C compiler. Without
-it, or told so by the environment variable ``MLPINFER_EVALUATOR``, the plan runs everything.
+it, or told so by the environment variable ``MLPINFER_EVALUATOR``, the plan runs everything. One for the
+GPU is in preparation (`mlpinfer.kernels.fused`).
 """
 
 from __future__ import annotations
