@@ -285,17 +285,23 @@ def _run(
     predictor: Predictor, tasks: Sequence[Task], done: dict[Task, Receipt]
 ) -> Generator[Receipt, None, None]:
     before: Future[Receipt] | None = None
-    with ThreadPoolExecutor(1) as writer:
+    writer = ThreadPoolExecutor(1)
+    try:
         for task in tasks:
-            if task in done:
-                part = writer.submit(done.__getitem__, task)
-            else:
-                part = writer.submit(write_part, task, compute(predictor, task))
+            part = None if task in done else writer.submit(write_part, task, compute(predictor, task))
             if before:
                 yield before.result()
             before = part
+            if task in done:
+                yield done[task]
         if before:
             yield before.result()
+    finally:
+        try:
+            writer.shutdown()
+        except BaseException:  # stopped just here: what is being written is waited for all the same
+            writer.shutdown()
+            raise
 
 
 def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task, Receipt]:

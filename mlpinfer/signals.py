@@ -80,6 +80,7 @@ def explain_bus_error() -> None:
 
     The system has no other word for that. Python's own handlers would return to the access that failed;
     so this is one of C. It interrupts nothing but a read of mapped rows, and may call what it likes.
+    What another thread is writing is cut off: of a job, a part that it will not take for whole.
     """
     if sys.platform == "win32" or not _stopped:
         return

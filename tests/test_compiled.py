@@ -276,7 +276,7 @@ def test_the_extension_refuses_what_does_not_fit(name):
     for layers in [
         (),
         (layer, layer),
-        ((3, 257, W, b, 0, 0.0),),
+        ((3, 4_097, np.ones((3, 4_097), np.float32), np.zeros(4_097, np.float32), 0, 0.0),),
         ((0, 2, W, b, 0, 0.0),),
         ((2**62, 2, W, b, 0, 0.0),),
         ((3, 2, W, b, 9, 0.0),),

@@ -155,7 +155,9 @@ def unchanged(*files: str | None) -> Iterator[None]:
         return
     from mlpinfer.data_files.inputs import unchanged
 
-    with missing_is_data_error(), unchanged(*given):
+    with contextlib.ExitStack() as stack:
+        with missing_is_data_error():
+            stack.enter_context(unchanged(*given))
         yield
 
 

@@ -80,7 +80,7 @@ class FilePart:
 
         Raises
         ------
-        DatasetError
+        DatasetError, FileNotFoundError
         """
         for path, before in zip(self.inputs.paths, self.stamps, strict=True):
             if _stamp(path) != before:

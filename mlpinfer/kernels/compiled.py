@@ -19,8 +19,11 @@ from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.tiles import Tiles
 
-#: Multiply-adds in one call, some tenths of a millisecond: what a worker is dealt, and how soon it stops.
+#: Multiply-adds in one call, some tenths of a millisecond: what a worker is dealt, and how soon it stops. Of
+#: networks thousands of units wide it is ten milliseconds.
 _WORK_PER_CALL = 16_000_000
+#: Few rows of such a network are cut into so many calls: for as many workers.
+_SHARES = 8
 #: And what a worker must have before a second thread is started, which takes as long.
 _WORK_PER_WORKER = 12_000_000
 #: What a row costs besides, in multiply-adds.
@@ -68,13 +71,15 @@ class CompiledEvaluator:
         self._batch_size = min(batch_size, sys.maxsize)
         self.name = f"compiled {instruction_set}"
         self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
-        together = _cpu.ROWS  # share what is read of the weights
-        self._most = max(1, _WORK_PER_CALL // (self._row_work * together)) * together
+        # Of wide networks, 24 rows are more work than that, but they share what is read of the weights.
+        self._few = max(_cpu.ROWS // 4, _WORK_PER_CALL // self._row_work)
+        self._many = max(_cpu.ROWS, self._few)
         self.call_rows = self.tiles(0).most_rows
 
     def tiles(self, rows: int) -> Tiles:
         """Cut rows into those of each call."""
-        return Tiles.of_batches(rows, self._batch_size, self._most)
+        most = min(max(self._few, rows // _SHARES), self._many)
+        return Tiles.of_batches(rows, self._batch_size, most)
 
     def useful_workers(self, rows: int) -> int:
         """Return how many threads pay for so many rows."""

@@ -10,7 +10,8 @@
 
 enum {
     CHUNK = 1024, /* inputs taken at a time, at most: bounds buffers, and what a panel has of W */
-    CHUNK_FLOATS = 65536, /* of W that the first layer takes, for all rows to find in the second-level cache */
+    CHUNK_FLOATS = 65536, /* of W that the first layer takes, for all rows to find in the second-level cache,
+                             or what 64 inputs have */
     WORTH_COUNTING = 64, /* inputs below which all are taken for not zero */
 };
 
@@ -93,6 +94,10 @@ INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
     }
     for (int i = 0; i < words + (rest > 0); i++) row->count += __builtin_popcountll(row->bits[i]);
 }
+
+/* These were tried for every width, and are what the cases below are written for. */
+_Static_assert(MOST_ROWS == 6 && ((MOST_VECTORS == 2 && (SPARSE_VECTORS == 4 || SPARSE_VECTORS == 8)) ||
+                                  (MOST_VECTORS == 4 && SPARSE_VECTORS == 8)), "panels that fit together");
 
 /* The `n` vectors of some panels that begin at a column; all of these but the last are as wide as the first. */
 INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK], int count,

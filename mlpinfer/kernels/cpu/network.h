@@ -8,7 +8,7 @@
 enum {
     MAX_WIDTH = 4096, /* outputs of a layer */
     ROWS = 24,        /* computed together, at most: what they share is read from the cache once */
-    ALIGNMENT = 64,  /* bytes: the longest vector, and a cache line */
+    ALIGNMENT = 64,   /* bytes: the longest vector, and a cache line */
 };
 
 typedef enum { IDENTITY, RELU, LEAKY_RELU, TANH } Activation;
