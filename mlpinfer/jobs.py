@@ -17,7 +17,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -285,6 +285,7 @@ def _run(
     predictor: Predictor, tasks: Sequence[Task], done: dict[Task, Receipt]
 ) -> Generator[Receipt, None, None]:
     before: Future[Receipt] | None = None
+    part: Future[Receipt] | None = None
     writer = ThreadPoolExecutor(1)
     try:
         for task in tasks:
@@ -299,8 +300,8 @@ def _run(
     finally:
         try:
             writer.shutdown()
-        except BaseException:  # stopped just here: what is being written is waited for all the same
-            writer.shutdown()
+        except BaseException:  # stopped just here; Python 3.11 takes a join that was interrupted for ended
+            wait([future for future in (before, part) if future])
             raise
 
 

@@ -455,6 +455,27 @@ __main__.run()
     assert ended(start("devices", script=script)) == (143, "", "mlpinfer: terminated\n")
 
 
+def test_a_signal_while_a_part_is_waited_for_leaves_it_whole(start, tmp_path, rows):
+    script = """
+import os, signal, threading, time
+from mlpinfer import __main__, errors, jobs
+compute, fsync = jobs.compute, os.fsync
+def fail_at_the_second(predictor, task):
+    if task.begin:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        raise errors.DatasetError("x")
+    os.fsync = lambda file: (time.sleep(0.5), fsync(file))
+    return compute(predictor, task)
+jobs.compute = fail_at_the_second
+__main__.run()
+"""
+    args = ["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy", "--batch-size", 50]
+    code, _, err = ended(start(*args, "--rows-per-task", 100, script=script))
+    assert (code, err) == (143, "mlpinfer: terminated\n")
+    left = sorted(os.path.splitext(name)[1] for name in os.listdir(tmp_path / "out.npy.partial"))
+    assert left == [".json", ".json", ".npy"]  # the job, the part and its receipt
+
+
 # -- streams -------------------------------------------------------------------------------------------
 
 
