@@ -135,9 +135,9 @@ def test_labels_of_the_test_set(evaluate, planned, mnist, number, batch, rows):
     found = np.concatenate([evaluate("labels", network, x[i : i + batch]) for i in range(0, rows, batch)])
     logits = planned(network, x).decision_function(x)
     wrong = np.flatnonzero(found != logits.argmax(1))
-    margins = -np.diff(np.sort(logits[wrong])[:, -2:], axis=1)[:, 0]
+    margins = np.diff(np.sort(logits[wrong])[:, -2:], axis=1)[:, 0]
     # The closest margins are 0.0004 and 0.005; halves move logits by up to 0.005.
-    assert len(wrong) == 0, f"of images {wrong}; the plan's margins are {-margins}"
+    assert len(wrong) == 0, f"of images {wrong}; the plan's margins are {margins}"
 
 
 SHAPES = [
@@ -341,7 +341,7 @@ def nvrtc():
 
 
 def compile_for(architecture, folded, dtype):
-    """Return registers and bytes of local memory of each function."""
+    """Return registers, bytes of stack and bytes spilled of each function."""
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     assert (
         nvrtc().nvrtcCreateProgram(
@@ -359,11 +359,16 @@ def compile_for(architecture, folded, dtype):
     assert nvrtc().nvrtcGetProgramLog(program, log) == 0
     assert not failed, log.value.decode()
     nvrtc().nvrtcDestroyProgram(ctypes.byref(program))
+    # What is spilled, and arrays that are indexed by what is not a constant, are on a stack.
     pattern = (
-        r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
+        r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+        r".*?Used (\d+) registers"
     )
     found = re.findall(pattern, log.value.decode(), re.DOTALL)
-    return {name: (int(registers), int(stored) + int(loaded)) for name, stored, loaded, registers in found}
+    return {
+        name: (int(registers), int(stack), int(stored) + int(loaded))
+        for name, stack, stored, loaded, registers in found
+    }
 
 
 COMPILATIONS = [
@@ -384,12 +389,14 @@ COMPILATIONS = [
 def test_shipped_networks_stay_in_registers(architecture, number, dtype):
     used = compile_for(architecture, fold(shipped_network(number)), dtype)
     assert set(used) == {"labels", "logits"}
-    for registers, stack in used.values():
+    for registers, stack, spilled in used.values():
         assert registers <= 65_536 // fused.THREADS
-        assert stack == 0
+        assert (stack, spilled) == (0, 0)
 
 
 def test_the_widest_network_needs_little_beside_registers():
     network = fold(random_network((256, 128, 128, 128)))
     assert fused.fits(network, np.uint8, H200_SHARED_BYTES)
-    assert all(stack <= 256 for _, stack in compile_for("sm_90", network, np.uint8).values())
+    used = compile_for("sm_90", network, np.uint8)
+    assert set(used) == {"labels", "logits"}
+    assert all(max(stack, spilled) <= 256 for _, stack, spilled in used.values())
