@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.files import read_file, write_whole
+from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 
 try:
@@ -37,7 +37,6 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-Array = npt.NDArray[Any]
 SCHEMA = "mlpinfer.predictions/1"
 #: What a prediction may be, and the method that makes it.
 VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
@@ -217,7 +216,7 @@ def run_task(predictor: Predictor, task: Task) -> Receipt:
 def compute(predictor: Predictor, task: Task) -> Array:
     """Read the rows of a task and return their values; errors as `run_task`."""
     x = task.files.read(task.begin, task.end)
-    y: Array = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
+    y = getattr(predictor, VALUES[task.values])(x.reshape(len(x), -1))
     task.files.check()
     return y
 

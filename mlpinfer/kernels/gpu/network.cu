@@ -134,9 +134,9 @@ __device__ inline void to_operand(unsigned (&a)[4], const unsigned (&words)[2][4
 
 // Add products of some steps to the sums of every unit. Fragments lie in pairs, a lane's 16 bytes together; a last
 // one without a partner has 8.
-template <int COUNT, int TILES, int M>
-__device__ inline void multiply(
-    float (&sums)[M][TILES][4], const unsigned (&a)[M][COUNT][4], const unsigned char *weights, int lane)
+template <int COUNT, int TILES>
+__device__ inline void multiply(float (&sums)[ROW_TILES][TILES][4], const unsigned (&a)[ROW_TILES][COUNT][4],
+    const unsigned char *weights, int lane)
 {
     uint4 b = {0, 0, 0, 0};
 #pragma unroll
@@ -151,7 +151,7 @@ __device__ inline void multiply(
                 b.x = alone.x, b.y = alone.y;
             }
 #pragma unroll
-            for (int m = 0; m < M; ++m)
+            for (int m = 0; m < ROW_TILES; ++m)
                 multiply_add(sums[m][n], a[m][s], f % 2 ? b.z : b.x, f % 2 ? b.w : b.y);
         }
 }
