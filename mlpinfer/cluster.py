@@ -96,6 +96,8 @@ def run_job(
     ClusterError
         If workers have another version or do not see the output, if the scheduler or all workers are
         gone, or, once all others are done, if tasks failed; it names their rows. `resume` goes on.
+    DatasetError
+        If it is the data of tasks that was refused; these are not tried again.
     InputError
         As `mlpinfer.jobs.run_job`.
     """
@@ -115,7 +117,7 @@ def run_job(
             done[task] = receipt
             progress(receipt.rows)
     except (ClusterError, DatasetError) as error:
-        raise type(error)(f"{error}; what is done is kept, --resume goes on with the rest") from None
+        raise type(error)(f"{error}; what is done is kept, resume (--resume) goes on with the rest") from None
     return [done[task] for task in job.tasks]
 
 

@@ -8,7 +8,6 @@ was killed goes on with what is missing.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import itertools
@@ -16,9 +15,9 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,24 +27,19 @@ from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
 from mlpinfer.errors import DatasetError, InputError
-from mlpinfer.files import read_file, write_whole
+from mlpinfer.files import write_whole
+from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, read_object, remove
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
-SCHEMA = "mlpinfer.predictions/1"
 #: What a prediction may be, and the method that makes it.
 VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
 #: Rows of a task, where they lie in a mapped file; and bytes of them where they take memory.
 _TASK_ROWS = 1_000_000
 _TASK_BYTES = 64 * 1024**2
 _MOST_TASKS = 1_000_000
-#: Files by which folders are known that were made here.
-PLAN, MANIFEST = "job.json", "manifest.json"
+#: Ends of the names of files that an output may be; without any it is a folder.
+SUFFIXES = (".npy", ".csv", ".jsonl")
 
 
 class Task(NamedTuple):
@@ -89,6 +83,11 @@ class Job:
         return _folder(self.out)
 
     @property
+    def to_folder(self) -> bool:
+        """Whether the output is a folder of the parts, not one file."""
+        return not os.path.splitext(self.out)[1]
+
+    @property
     def rows(self) -> int:
         """Rows of all tasks."""
         return self.tasks[-1].end
@@ -117,7 +116,7 @@ def split_job(
     predictor : Predictor
     inputs : Inputs
     out : path
-        As for `mlpinfer.outputs.finish`.
+        What `mlpinfer.outputs.finish` makes: a file that ends in .npy, .csv or .jsonl, or a folder.
     values : {"labels", "proba", "logits"}
     rows_per_task : int, optional
         Otherwise a million, or fewer where they would take more than 64 MiB of memory.
@@ -127,12 +126,13 @@ def split_job(
     DatasetError
         If the inputs cannot be read, or do not fit the network.
     InputError
-        If it has no such values, no scale is known for bytes, or the output is one of the inputs.
+        If it has no such values, no scale is known for bytes, or the output could not be written or is
+        one of the inputs.
     """
-    inputs, out = inputs.resolve(), os.path.realpath(out)
+    inputs, out = inputs.resolve(), _checked_out(os.fspath(out))
     stamps = inputs.stamps()
     rows = check_inputs(predictor, inputs, values)
-    if out in inputs.paths:
+    if out in map(os.path.realpath, inputs.paths):
         raise InputError(f"{out}: expected another name than that of an input")
     unit, spans = cut(predictor, rows, values, rows_per_task)
     description = _describe(predictor, inputs, stamps, rows) | {"values": values, "rows_per_task": unit}
@@ -148,17 +148,36 @@ def split_job(
     return Job(out, tasks, description)
 
 
+def _checked_out(out: str) -> str:
+    """Return the absolute name of an output, links followed; refuse what could not be written."""
+    if not out.strip(os.sep) or out == "-":
+        raise InputError(f"{out!a}: expected the name of a file or a folder to write")
+    path = os.path.realpath(out)
+    folder, suffix = os.path.dirname(path), os.path.splitext(path)[1]
+    if suffix and suffix not in SUFFIXES:
+        raise InputError(
+            f"{out}: expected a file ending in {', '.join(SUFFIXES)}, or a folder, found {suffix}"
+        )
+    if not os.path.isdir(folder):
+        raise InputError(f"{out}: expected a folder {folder} to write in, found none")
+    return path
+
+
 def cut(
     predictor: Predictor, rows: Rows, values: str, rows_per_task: int | None = None
 ) -> tuple[int, list[tuple[int, int]]]:
     """Return how many rows a task has, whole batches, and where each begins and ends."""
     if rows_per_task is None:
-        out_bytes = 8 * (1 if values == "labels" else max(2, predictor.network.sizes[-1]))
+        one = values == "labels" and predictor.network.head != "identity"
+        out_bytes = 8 * (1 if one else max(2, predictor.network.sizes[-1]))
         in_bytes = 0 if rows.mapped else 8 * predictor.n_features_in_
         rows_per_task = min(_TASK_ROWS, _TASK_BYTES // (in_bytes + out_bytes))
     unit = max(1, rows_per_task // predictor.batch_size) * predictor.batch_size
-    if rows.samples // unit + len(rows.breaks) > _MOST_TASKS:
-        raise InputError(f"rows_per_task: expected at most {_MOST_TASKS} tasks, found {rows.samples // unit}")
+    tasks = rows.samples // unit + len(rows.breaks)
+    if tasks > _MOST_TASKS:
+        raise InputError(
+            f"rows_per_task: expected at most {_MOST_TASKS} tasks, found {tasks}; give more rows"
+        )
     # Tasks end where files end, so that mapped rows need not be copied to stand together.
     files = itertools.pairwise((0, *rows.breaks, rows.samples))
     return unit, [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
@@ -320,12 +339,15 @@ def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task,
         _check_same(job, plan)
         return _receipts(job)
     if begun and not overwrite:
-        raise InputError(f"{job.folder}: an unfinished run is there; use --resume or --overwrite")
+        raise InputError(
+            f"{job.folder}: an unfinished run is there; give resume (--resume) or overwrite (--overwrite)"
+        )
     if os.path.lexists(job.out):
         if not overwrite:
-            raise InputError(f"{job.out}: expected a free name, found something; use --overwrite")
-        to_folder = not os.path.splitext(job.out)[1]
-        if not (is_ours(job.out, MANIFEST) if to_folder else os.path.isfile(job.out)):
+            raise InputError(
+                f"{job.out}: expected a free name, found something; give overwrite (--overwrite)"
+            )
+        if not _is_output(job):
             raise InputError(f"{job.out}: expected predictions to overwrite, found something else")
     remove(job.folder, PLAN)
     os.mkdir(job.folder)
@@ -334,74 +356,37 @@ def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task,
     return {}
 
 
-def remove(folder: str, mark: str) -> None:
-    """Remove a folder that was made here, its `mark` last: as long as anything is left, it is known."""
-    if not os.path.isdir(folder):
-        return
-    while True:
-        for name in sorted(os.listdir(folder), key=lambda name: name == mark):
-            os.unlink(os.path.join(folder, name))
-        try:
-            os.rmdir(folder)
-            return
-        except OSError as error:
-            # A task of a run that is gone may still write here.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+def is_done(job: Job) -> bool:
+    """Tell whether the output of a job is there, and no unfinished run of it.
 
-
-@contextmanager
-def alone(job: Job) -> Iterator[None]:
-    """Keep every other run of the same output away: two would write each other's parts.
+    A folder says what it was made of; a file is not compared with the job.
 
     Raises
     ------
     InputError
-        If another run is at it.
+        If the output is of another job, or no output.
     """
-    path = os.path.join(os.path.dirname(job.out), f".{os.path.basename(job.out)}.lock")
-    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Or the other run has just ended and taken its lock away, and a third has made another.
-            alike = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except (BlockingIOError, FileNotFoundError):
-            alike = False
-        if not alike:
-            raise InputError(f"{job.out}: expected no other run, found one that is writing it")
-        try:
-            yield
-        finally:
-            os.unlink(path)
-
-
-def is_ours(folder: str, name: str) -> bool:
-    """Tell whether a file of that name says that the folder was made here, and may be removed here."""
-    if os.path.islink(folder) or not os.path.isdir(folder):
+    if not os.path.lexists(job.out) or os.path.lexists(job.folder):
         return False
-    with suppress(FileNotFoundError):
-        return bool(_read_json(os.path.join(folder, name)).get("schema") == SCHEMA)
-    # Killed before its first file was written, or behind the removal of its last.
-    return all(entry.startswith(f".{name}.") for entry in os.listdir(folder))
+    if not _is_output(job):
+        raise InputError(f"{job.out}: expected predictions, found something else")
+    if job.to_folder:
+        _check_same(job, os.path.join(job.out, MANIFEST))
+    return True
 
 
-def _read_json(path: str) -> dict[str, Any]:
-    """Return an object of our own from a regular file; an empty one where it is anything else."""
-    with suppress(DatasetError, ValueError, RecursionError):
-        found = json.loads(read_file(path, DatasetError))
-        if isinstance(found, dict):
-            return found
-    return {}
+def _is_output(job: Job) -> bool:
+    return is_ours(job.out, MANIFEST) if job.to_folder else os.path.isfile(job.out)
 
 
 def _check_same(job: Job, plan: str) -> None:
-    before = _read_json(plan)
+    before = read_object(plan)
     for key, now in json.loads(json.dumps(job.description)).items():
         if before.get(key) != now:
             found = f"{ascii(before.get(key))[:60]}, found {ascii(now)[:60]}"
-            raise InputError(f"--resume: expected {key} as it was, {found}; use --overwrite to begin anew")
+            raise InputError(
+                f"resume: expected {key} as it was, {found}; overwrite (--overwrite) begins anew"
+            )
 
 
 def _receipts(job: Job) -> dict[Task, Receipt]:
@@ -409,8 +394,8 @@ def _receipts(job: Job) -> dict[Task, Receipt]:
     for task in job.tasks:
         # Whatever is wrong with a part or its receipt: the task is run again.
         with suppress(OSError, ValueError, TypeError):
-            receipt = Receipt(**_read_json(_receipt_path(task)))
-            if is_whole(task.path, receipt):
+            receipt = Receipt(**read_object(_receipt_path(task)))
+            if receipt.file == os.path.basename(task.path) and is_whole(task.path, receipt):
                 done[task] = receipt
     return done
 

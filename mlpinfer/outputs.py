@@ -13,37 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.npy import map_npy
-from mlpinfer.errors import InputError
 from mlpinfer.files import move, write_whole
-from mlpinfer.jobs import MANIFEST, PLAN, Job, Receipt, is_whole, remove
+from mlpinfer.folders import MANIFEST, PLAN, remove
+from mlpinfer.jobs import Job, Receipt, is_whole
 
 _PIECE_VALUES = 131_072
 Array = npt.NDArray[Any]
 
 
-def check_out(out: str) -> None:
-    """Refuse an output that could not be written, before anything is computed.
-
-    Raises
-    ------
-    InputError
-    """
-    suffix = os.path.splitext(out.rstrip(os.sep))[1]
-    if suffix and suffix not in _FORMATS:
-        raise InputError(
-            f"{out}: expected a file ending in {', '.join(_FORMATS)}, or a folder, found {suffix}"
-        )
-    if not out.strip(os.sep) or out == "-":
-        raise InputError(f"{out!a}: expected the name of a file or a folder to write")
-    parent = os.path.dirname(os.path.abspath(out.rstrip(os.sep)))
-    if not os.path.isdir(parent):
-        raise InputError(f"{out}: expected a folder {parent} to write in, found none")
-
-
 def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     """Make the output of all parts, whole or not at all, and remove the job's folder.
 
-    A name that ends in .npy, .csv or .jsonl becomes one file; any other a folder of the parts and
+    A name that ends in .npy, .csv or .jsonl becomes one file; one without an end a folder of the parts and
     ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part.
 
     Raises
@@ -53,16 +34,18 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     """
     for task, receipt in zip(job.tasks, receipts, strict=True):
         if not is_whole(task.path, receipt):
-            raise OSError(f"{task.path}: changed since it was written; --resume computes it again")
+            raise OSError(f"{task.path}: changed since it was written; resume (--resume) computes it again")
     if sum(receipt.rows for receipt in receipts) != job.rows:
-        raise OSError(f"{job.out}: expected {job.rows} rows, found parts of fewer; use --overwrite")
-    encode = _FORMATS.get(os.path.splitext(job.out)[1])
-    if encode is None:
+        raise OSError(
+            f"{job.out}: expected {job.rows} rows, found parts of fewer; give overwrite (--overwrite)"
+        )
+    if job.to_folder:
         _finish_folder(job, receipts)
         return
+    encode = _FORMATS[os.path.splitext(job.out)[1]]
     whole = os.path.join(job.folder, "output")  # here, so that nothing is left elsewhere if it is killed
     with write_whole(whole) as file:
-        for chunk in encode(job, _Parts(job, receipts)):
+        for chunk in encode(job, _Parts(job)):
             file.write(chunk)
     move(whole, job.out)
     remove(job.folder, PLAN)
@@ -83,8 +66,8 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
 class _Parts:
     """The values of all parts, in order, some rows at a time."""
 
-    def __init__(self, job: Job, receipts: Sequence[Receipt]) -> None:
-        self._paths = [os.path.join(job.folder, receipt.file) for receipt in receipts]
+    def __init__(self, job: Job) -> None:
+        self._paths = [task.path for task in job.tasks]
         first = map_npy(self._paths[0])
         self.dtype, self.shape = first.dtype, first.shape[1:]
 

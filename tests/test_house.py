@@ -13,7 +13,7 @@ PACKAGE = Path(mlpinfer.__file__).parent
 
 #: Floor of each room; imports point to the same room or down.
 FLOORS = [
-    {"_version", "errors", "ops", "files", "npy", "signals", "workers"},
+    {"_version", "errors", "ops", "files", "folders", "npy", "signals", "workers"},
     {"network", "frameworks", "folding", "backends", "metrics", "tiles"},
     {"plan", "kernels", "streaming", "summary", "weight_files", "data_files", "mnist"},
     {"predictor"},

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlpinfer import DatasetError, InputError, Network, Predictor, jobs, outputs
+from mlpinfer import DatasetError, InputError, Network, Predictor, folders, jobs, outputs
 from mlpinfer.data_files import idx
 from mlpinfer.data_files.inputs import Inputs
 from mlpinfer.jobs import run_job, split_job
@@ -125,7 +125,7 @@ def test_resume_runs_what_is_missing(predictor, rows, tmp_path, monkeypatch, nam
             predict(predictor, rows, out)
     assert not out.exists()
     with pytest.raises(
-        InputError, match=r"out.*partial: an unfinished run is there; use --resume or --overwrite"
+        InputError, match=r"out.*partial: an unfinished run is there; give resume .* or overwrite"
     ):
         predict(predictor, rows, out)
     # A part that is damaged, and one whose receipt is: both run again.
@@ -163,7 +163,7 @@ def test_resume_refuses_another_job(predictor, rows, tmp_path, monkeypatch, chan
         with pytest.raises(OSError, match="No space"):
             predict(predictor, rows, tmp_path / "out.npy")
     other, values = change(predictor, rows)
-    with pytest.raises(InputError, match=rf"^--resume: expected {key} as it was, .*; use --overwrite"):
+    with pytest.raises(InputError, match=rf"^resume: expected {key} as it was, .*; overwrite .* begins anew"):
         predict(other, rows, tmp_path / "out.npy", values, resume=True)
     predict(other, rows, tmp_path / "out.npy", values, overwrite=True)
     assert len(np.load(tmp_path / "out.npy")) == 1_037
@@ -172,7 +172,7 @@ def test_resume_refuses_another_job(predictor, rows, tmp_path, monkeypatch, chan
 def test_what_is_there_is_kept_until_the_new_is_whole(predictor, rows, tmp_path, monkeypatch):
     out = tmp_path / "out.npy"
     out.write_bytes(b"precious")
-    with pytest.raises(InputError, match="use --overwrite"):
+    with pytest.raises(InputError, match="give overwrite"):
         predict(predictor, rows, out)
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
@@ -201,10 +201,64 @@ def test_no_folder_is_removed_that_was_not_made_here(predictor, rows, tmp_path):
     [("x.parquet", r"expected a file ending in .npy, .csv, .jsonl, or a folder, found .parquet"),
      ("nowhere/x.npy", "expected a folder .*nowhere to write in, found none")],
 )  # fmt: skip
-def test_outputs_that_cannot_be_are_refused(tmp_path, monkeypatch, out, message):
+def test_outputs_that_cannot_be_are_refused(predictor, rows, tmp_path, monkeypatch, out, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        outputs.check_out(out)
+        split_job(predictor, Inputs((str(rows),)), out)
+
+
+def test_an_output_is_no_input_by_another_name(predictor, rows, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    source = str(tmp_path / "link" / rows.name)
+    with pytest.raises(InputError, match="expected another name than that of an input"):
+        split_job(predictor, Inputs((source,)), source)
+
+
+def test_a_link_is_written_where_it_points(predictor, rows, tmp_path):
+    out = tmp_path / "latest.npy"
+    out.symlink_to(tmp_path / "labels.csv")
+    predict(predictor, rows, out)
+    assert (tmp_path / "labels.csv").read_text().startswith("label\n")
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out"])
+def test_what_is_done_is_known(predictor, rows, tmp_path, name):
+    inputs = Inputs((str(rows),))
+    job = split_job(predictor, inputs, tmp_path / name, rows_per_task=100)
+    assert not jobs.is_done(job)
+    predict(predictor, rows, tmp_path / name)
+    assert jobs.is_done(job)
+    other = split_job(predictor, inputs, tmp_path / name, "logits", 100)
+    if name == "out":
+        with pytest.raises(InputError, match="resume: expected values as it was, 'labels', found 'logits'"):
+            jobs.is_done(other)
+    else:
+        assert jobs.is_done(other)
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match="expected predictions, found something else"):
+            jobs.is_done(job)
+
+
+def test_a_receipt_of_another_file_is_none(predictor, rows, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(OSError, match="No space left"):
+            predict(predictor, rows, tmp_path / "out")
+    receipt = next((tmp_path / "out.partial").glob("part-*.json"))
+    receipt.write_text(json.dumps(json.loads(receipt.read_text()) | {"file": "../rows.npy"}))
+    predict(predictor, rows, tmp_path / "out", resume=True)
+    found = [np.load(path) for path in sorted((tmp_path / "out").glob("*.npy"))]
+    np.testing.assert_array_equal(np.concatenate(found), predictor.predict(np.load(rows)))
+
+
+def test_tasks_of_many_values_a_row_are_small(tmp_path):
+    network = Network.random([1, 1_000], head="identity")
+    np.save(tmp_path / "rows.npy", np.zeros((20_000, 1), np.float32))
+    job = split_job(
+        Predictor(network, batch_size=100), Inputs((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy"
+    )
+    assert max(task.end - task.begin for task in job.tasks) == 8_300
 
 
 def test_rows_and_values_must_fit(predictor, rows, tmp_path):
@@ -220,14 +274,14 @@ def test_rows_and_values_must_fit(predictor, rows, tmp_path):
 
 def test_no_two_runs_write_one_output(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
-    with jobs.alone(job):
+    with folders.alone(job.out):
         with (
             pytest.raises(InputError, match="expected no other run, found one that is writing it"),
-            jobs.alone(job),
+            folders.alone(job.out),
         ):
             pass
         outputs.finish(job, run_job(predictor, job))
-    with jobs.alone(job):
+    with folders.alone(job.out):
         pass
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
 
@@ -238,7 +292,7 @@ def test_a_part_that_was_changed_is_not_taken(predictor, rows, tmp_path):
     with open(job.tasks[2].path, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"?")
-    with pytest.raises(OSError, match="changed since it was written; --resume"):
+    with pytest.raises(OSError, match="changed since it was written; resume"):
         outputs.finish(job, receipts)
     outputs.finish(job, run_job(predictor, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(np.load(rows)))
@@ -499,7 +553,7 @@ def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
 def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
     (tmp_path / ".out.npy.lock").symlink_to("elsewhere")
-    with pytest.raises(OSError, match="symbolic link"), jobs.alone(job):
+    with pytest.raises(OSError, match="symbolic link"), folders.alone(job.out):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -507,15 +561,15 @@ def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, 
 def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(predictor, rows, tmp_path, monkeypatch):
     """A ends between our open and our flock, and C begins: its file is there, and not ours."""
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
-    path, flock = tmp_path / ".out.npy.lock", jobs.fcntl.flock
+    path, flock = tmp_path / ".out.npy.lock", folders.fcntl.flock
 
     def late(file, how):
         path.unlink()
         path.touch()
         flock(file, how)
 
-    monkeypatch.setattr(jobs.fcntl, "flock", late)
-    with pytest.raises(InputError, match="expected no other run"), jobs.alone(job):
+    monkeypatch.setattr(folders.fcntl, "flock", late)
+    with pytest.raises(InputError, match="expected no other run"), folders.alone(job.out):
         pass
     assert path.exists()
 
@@ -527,7 +581,7 @@ def test_a_folder_that_was_not_made_here_is_left_alone(predictor, rows, tmp_path
     documents.mkdir()
     (documents / "thesis.txt").write_text("years of work")
     if what == "link":
-        (documents / "job.json").write_text(json.dumps({"schema": jobs.SCHEMA}))
+        (documents / "job.json").write_text(json.dumps({"schema": folders.SCHEMA}))
         (tmp_path / "out.npy.partial").symlink_to(documents)
     else:
         documents.rename(tmp_path / "out.npy.partial")
@@ -543,5 +597,7 @@ def test_no_more_tasks_than_can_be_kept(predictor, tmp_path):
     with open(tmp_path / "rows", "wb") as file:
         file.write(struct.pack(">HBB2I", 0, 8, 2, 2**30, 784))
         file.truncate(12 + 784 * 2**30)  # a hole
-    with pytest.raises(InputError, match="rows_per_task: expected at most 1000000 tasks, found 21474836"):
+    with pytest.raises(
+        InputError, match="rows_per_task: expected at most 1000000 tasks, found 21474836; give more rows"
+    ):
         split_job(predictor, Inputs((str(tmp_path / "rows"),)), tmp_path / "out.npy", rows_per_task=50)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,7 +61,7 @@ def command(
     """
     import numpy as np
 
-    from mlpinfer import jobs, outputs
+    from mlpinfer import folders, jobs, outputs
     from mlpinfer.cli.progress import note, progress
 
     on_cluster = objects.on_cluster(cluster)
@@ -72,8 +71,6 @@ def command(
         )
     if resume and overwrite:
         raise click.UsageError("expected --resume or --overwrite, found both")
-    if out is not None:
-        outputs.check_out(out)
     network = objects.load_network(weights, layers)
     chosen = objects.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
     predictor = objects.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
@@ -82,12 +79,13 @@ def command(
             _print(predictor, chosen, values)
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
-    if resume and os.path.lexists(job.out) and not os.path.lexists(job.folder):
-        note(f"note: {out} is there, and no unfinished run: nothing to do")
+    if resume and jobs.is_done(job):
+        compared = "" if job.to_folder else "; whether it is of these inputs was not compared"
+        note(f"note: {out} is there, and no unfinished run: nothing to do{compared}")
         return
     begin = {"resume": resume, "overwrite": overwrite}
     # Infinities and NaN are in the values, not on stderr.
-    with jobs.alone(job), progress(job.rows) as advance, np.errstate(all="ignore"):
+    with folders.alone(job.out), progress(job.rows) as advance, np.errstate(all="ignore"):
         if on_cluster:
             from mlpinfer.cluster import run_job
 

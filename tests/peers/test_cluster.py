@@ -246,7 +246,7 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(
-        ClusterError, match="scheduler does not answer any more; what is done is kept, --resume"
+        ClusterError, match="scheduler does not answer any more; what is done is kept, resume"
     ):
         run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
     assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
