@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from mlpinfer import jobs
 from mlpinfer._version import VERSION
 from mlpinfer.data_files.inputs import Inputs
-from mlpinfer.errors import ClusterError, DatasetError, InputError, MlpInferError
+from mlpinfer.errors import ClusterError, DatasetError, MlpInferError, missing_package
 from mlpinfer.files import write_whole
 from mlpinfer.jobs import Job, Receipt, Task
 from mlpinfer.predictor import Predictor
@@ -43,7 +43,7 @@ def connect(address: str | None = None, scheduler_file: str | None = None) -> Cl
 
     Raises
     ------
-    InputError
+    MlpInferError
         If Dask is not installed.
     ClusterError
         If no scheduler answers.
@@ -51,7 +51,7 @@ def connect(address: str | None = None, scheduler_file: str | None = None) -> Cl
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("a Dask cluster needs distributed: pip install 'mlpinfer[dask]'") from None
+        raise missing_package("a Dask cluster", "distributed", "dask") from None
     where = address or f"the scheduler of {scheduler_file}"
     if scheduler_file and not os.path.exists(scheduler_file):
         raise ClusterError(f"{scheduler_file}: expected the file that a Dask scheduler writes, found none")

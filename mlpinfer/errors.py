@@ -46,6 +46,11 @@ class ClusterError(MlpInferError, RuntimeError):
     """A cluster that is not there or is gone, or tasks that failed on it."""
 
 
+def missing_package(what: str, package: str, extra: str) -> MlpInferError:
+    """Return the error that says that `what` needs an optional package, and how to install it."""
+    return MlpInferError(f"{what} needs {package}: pip install 'mlpinfer[{extra}]'")
+
+
 def printable(text: str) -> str:
     """Return text with whatever a terminal would not print, but obey, escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

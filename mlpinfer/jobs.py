@@ -30,7 +30,7 @@ from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.files import write_whole
 from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, read_object, remove
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor
+from mlpinfer.predictor import Predictor, check_scaled
 
 #: What a prediction may be, and the method that makes it.
 VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
@@ -196,8 +196,7 @@ def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
         raise DatasetError(
             f"{rows.name}: expected rows of {predictor.n_features_in_} features, found shape {rows.shape}"
         )
-    if predictor.scale is None and rows.read(0, 1).dtype == np.uint8:
-        raise InputError(f"{rows.name}: uint8 rows and no known scale: give 1/255 for pixels, or 1")
+    check_scaled(rows.read(0, 1).dtype, predictor.scale, f"{rows.name}: ")
     return rows
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer import ops
-from mlpinfer.errors import InputError, WeightsError
+from mlpinfer.errors import InputError, MlpInferError, WeightsError
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -128,7 +128,7 @@ class Network:
                 f"expected one bias for each of one or more weights, found {len(weights)} weights and "
                 f"{len(biases)} biases"
             )
-        activations = [*_hidden_names(hidden, len(weights) - 1), _head_name(head)]
+        activations = [*_one_each(hidden, len(weights) - 1), checked_head(head)]
         layers: list[Layer] = []
         for (W_name, b_name), W_like, b_like, activation in zip(
             names, weights, biases, activations, strict=True
@@ -315,40 +315,48 @@ class Network:
         return self.trace(x, xp)[-1].activation
 
 
-def checked_scale(scale: float | None) -> float | None:
+def checked_scale(scale: float | None, refuse: type[MlpInferError] = WeightsError) -> float | None:
     """Return `scale` as a float, refusing what cannot be one."""
     if scale is None:
         return None
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise WeightsError(f"scale: expected a number, found {type(scale).__name__}")
+        raise refuse(f"scale: expected a number, found {type(scale).__name__}")
     try:
         number = float(scale)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number == 0:
-        raise WeightsError(f"scale: expected a finite number other than 0, found {number}")
+        raise refuse(f"scale: expected a finite number other than 0, found {number}")
     return number
 
 
-def _hidden_names(hidden: str | Sequence[str], count: int) -> list[str]:
+def checked_hidden(hidden: str | Sequence[str], refuse: type[MlpInferError] = WeightsError) -> list[str]:
+    """Return activations by their one spelling, refusing what may not stand behind a hidden layer."""
     if not isinstance(hidden, (str, list, tuple)):
-        raise WeightsError(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
-    names = [hidden] * count if isinstance(hidden, str) else list(hidden)
-    if len(names) != count:
-        raise WeightsError(f"hidden: expected {count} activations, one a hidden layer, found {len(names)}")
+        raise refuse(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
     try:
-        names = [ops.canonical(name) for name in names]
+        names = [ops.canonical(name) for name in ([hidden] if isinstance(hidden, str) else hidden)]
     except ValueError as error:
-        raise WeightsError(f"hidden: {error}") from None
+        raise refuse(f"hidden: {error}") from None
     if "softmax" in names:
-        raise WeightsError("hidden: expected an activation of single units, found softmax; it is a head")
+        raise refuse("hidden: expected an activation of single units, found softmax; it is a head")
     return names
 
 
-def _head_name(head: str) -> str:
+def checked_head(head: str, refuse: type[MlpInferError] = WeightsError) -> str:
+    """Return the name of a head, refusing what is none."""
     if not isinstance(head, str) or head not in ops.HEADS:
-        raise WeightsError(f"head: expected softmax, sigmoid or identity, found {ascii(head)[:60]}")
+        raise refuse(f"head: expected softmax, sigmoid or identity, found {ascii(head)[:60]}")
     return head
+
+
+def _one_each(hidden: str | Sequence[str], count: int) -> list[str]:
+    names = checked_hidden(hidden)
+    if isinstance(hidden, str):
+        names *= count
+    if len(names) != count:
+        raise WeightsError(f"hidden: expected {count} activations, one a hidden layer, found {len(names)}")
+    return names
 
 
 def _check_head(head: str, outputs: int) -> None:

@@ -9,6 +9,7 @@ Shapes: N rows, D features, H units of a layer. Every activation takes (H,) and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -113,9 +114,10 @@ def canonical(name: str) -> str:
     """
     leaky = _LEAKY.fullmatch(name) if isinstance(name, str) else None
     if leaky:
-        slope = float(leaky[1] or 0.01)
-        if math.isfinite(slope):
-            return f"leaky_relu({slope!r})"
+        with contextlib.suppress(ValueError):  # such as 1.2.3
+            slope = float(leaky[1] or 0.01)
+            if math.isfinite(slope):
+                return f"leaky_relu({slope!r})"
     elif isinstance(name, str) and (name in HIDDEN or name in HEADS):
         return name
     known = ", ".join(sorted({*HIDDEN, *HEADS} - {"leaky_relu"}))

@@ -13,7 +13,7 @@ import numpy as np
 from mlpinfer import kernels, ops
 from mlpinfer.backends import Backend, DeviceBackend, fetch, get_backend, send_like
 from mlpinfer.backends.numpy_backend import usable_cores
-from mlpinfer.errors import DeviceMemoryError, InputError, WeightsError
+from mlpinfer.errors import DeviceMemoryError, InputError
 from mlpinfer.folding import fold
 from mlpinfer.kernels.compiled import CompiledEvaluator, fits
 from mlpinfer.network import LayerTrace, Network, checked_scale
@@ -88,7 +88,7 @@ class Predictor:
             raise InputError(f"threshold: expected a number between 0 and 1, found {ascii(threshold)[:60]}")
         self.network, self.requested_device, self.precision = network, device, precision
         self.threshold = float(threshold)
-        self.scale = _checked_option(scale, network.scale)
+        self.scale = network.scale if scale is None else checked_scale(scale, InputError)
         self.backend: Backend = get_backend(device)
         self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
         on_cpu = self.backend.name == "numpy"
@@ -298,8 +298,7 @@ class Predictor:
                 raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
         if x.dtype.kind not in "fiub":
             raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
-        if self.scale is None and x.dtype == np.uint8:
-            raise InputError("uint8 rows and no known scale: give scale=1/255 for pixels or scale=1")
+        check_scaled(x.dtype, self.scale)
         features, image = self.n_features_in_, self._image
         if x.ndim == 2 and x.shape[1] == features:
             return x, False
@@ -359,6 +358,17 @@ class Predictor:
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
 
 
+def check_scaled(dtype: Any, scale: float | None, where: str = "") -> None:
+    """Refuse rows of bytes where nobody said what they are multiplied by.
+
+    Raises
+    ------
+    InputError
+    """
+    if scale is None and dtype == np.uint8:
+        raise InputError(f"{where}uint8 rows and no known scale: give scale (--scale) 1/255 for pixels, or 1")
+
+
 def first_known(*scales: float | None) -> float | None:
     """Return the first scale that is given: of an option, of the network, of the data."""
     return next((scale for scale in scales if scale is not None), None)
@@ -382,10 +392,3 @@ def _positive(name: str, value: int | None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name}: expected a whole number from 1, found {ascii(value)[:60]}")
     return int(value)
-
-
-def _checked_option(scale: float | None, default: float | None) -> float | None:
-    try:
-        return default if scale is None else checked_scale(scale)
-    except WeightsError as error:
-        raise InputError(str(error)) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,6 +66,11 @@ class Spread(NamedTuple):
     min: float
     median: float
     max: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Summarize the passes; the median of an even number lies between the middle two."""
+        return cls(min(seconds), statistics.median(seconds), max(seconds))
 
 
 class Latency(NamedTuple):

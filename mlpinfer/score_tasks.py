@@ -158,7 +158,7 @@ def report_of(
         ),
         BatchInfo(size, full, job.data.samples - full * size),
         found,
-        Timing(None, Spread(seconds, seconds, seconds), job.data.samples / seconds, None, steps, None),
+        Timing(None, Spread.of([seconds]), job.data.samples / seconds, None, steps, None),
         None,
         cluster,
         environment(predictor.backend),

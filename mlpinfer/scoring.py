@@ -99,7 +99,7 @@ def score(
     predicted = outputs if values == "labels" else predictor.predict(x)
     measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
     batches = latencies(predictor, x, values)
-    spread = Spread(min(seconds), _percentile(seconds, 50), max(seconds))
+    spread = Spread.of(seconds)
     return ScoreReport(
         network_info(predictor),
         DataInfo(data.name, data.samples, data.features),

@@ -132,8 +132,13 @@ def sweep(
     DeviceError, InputError
         As `Predictor`, and if there is nothing to sweep.
     """
-    if values not in ("labels", "proba") or repeat < 1 or not (batch_sizes and devices and threads):
-        raise InputError("sweep: expected values of labels or proba, repeat from 1, and settings to sweep")
+    if values not in ("labels", "proba"):
+        raise InputError(f"values: expected labels or proba, found {ascii(values)[:60]}")
+    if repeat < 1:
+        raise InputError(f"repeat: expected 1 or more, found {repeat}")
+    for name, given in {"batch_sizes": batch_sizes, "devices": devices, "threads": threads}.items():
+        if not given:
+            raise InputError(f"{name}: expected one or more, found none")
     if data.features != network.sizes[0]:
         raise DatasetError(
             f"{data.name}: expected rows of {network.sizes[0]} features, found shape {data.x.shape[1:]}"
@@ -180,8 +185,8 @@ def _measure(
             predictor.workers(x),
             predictor.evaluator,
             predictor.batch_size,
-            len(x) / float(np.median(found)),
-            Spread(min(found), float(np.median(found)), max(found)),
+            len(x) / Spread.of(found).median,
+            Spread.of(found),
             latency_of(latencies(predictor, x, values)),
         )
         for predictor, threads, found in zip(predictors, asked, seconds, strict=True)

@@ -117,7 +117,7 @@ def files(tmp_path, book_arrays):
         (["--weights", "bad/shapes"], 4, "W2: expected shape (50, outputs)"),
         (["--weights", "bad/nan"], 4, "W1: expected finite numbers, found NaN or infinity"),
         (["--weights", "bad/objects"], 4, "found dtype 'O8'"),
-        (["--hidden", "swish"], 4, "hidden: expected an activation"),
+        (["--hidden", "swish"], 2, "hidden: expected an activation"),
         (["--data", "bad/none"], 5, "bad/none: expected a data file, found no such file"),
         (["--data", IMAGES, "--labels", "bad/none"], 5, "found no such file"),
         (["--data", "bad/cut"], 5, "cut short"),
@@ -334,8 +334,12 @@ def test_convert(run, tmp_path):
         (
             ["inspect", "and.pkl", "--head", "sigmoid", "--plot", "w.png"],
             2,
-            "pixels of a square image, found 2",
+            "a square image's pixels, found 2",
         ),
+        (["inspect", shipped(), "--plot", "no/w.png"], 2, "expected a file in a folder that is there"),
+        (["inspect", shipped(), "--plot", "w.svg", "--json", "w.svg"], 2, "expected another file than for"),
+        (["inspect", shipped(), "--trace", "bytes.npy"], 2, "--trace: uint8 rows and no known scale"),
+        (["inspect", shipped(), "--scale", "0"], 2, "scale: expected a finite number other than 0"),
         (["convert", "none", "a.npz"], 4, "found no such file"),
         (["convert", TORCH[0], "a.npz"], 4, "does not say its activations"),
         (["convert", *TORCH, "a.pt"], 2, "expected .safetensors, .npz, .pkl or .onnx, found '.pt'"),
@@ -344,16 +348,17 @@ def test_convert(run, tmp_path):
 )
 def test_bad_input_to_inspect_and_convert(run, tmp_path, args, code, message):
     (tmp_path / "and.pkl").write_bytes(pickle.dumps({"W1": np.array([5.0, 5]), "b1": -7.5}))
+    np.save(tmp_path / "bytes.npy", np.zeros((2, 784), np.uint8))
     done = run(*args)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["and.pkl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["and.pkl", "bytes.npy"]
 
 
 def test_a_missing_package_is_a_line_with_the_command(run, tmp_path):
     (tmp_path / "onnx.py").write_text("raise ImportError")
     done = run("convert", *TORCH, "a.onnx", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert (done.returncode, done.stderr) == (
-        1, "mlpinfer: reading and writing ONNX needs a package: pip install 'mlpinfer[onnx]'\n",
+        1, "mlpinfer: reading and writing ONNX needs onnx: pip install 'mlpinfer[onnx]'\n",
     )  # fmt: skip

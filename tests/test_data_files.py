@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from mlpinfer import Dataset, DatasetError, load_data
+from mlpinfer import Dataset, DatasetError, MlpInferError, load_data
 from mlpinfer.data_files import idx, open_rows
 from tests.hostile import images as hostile_images
 
@@ -220,7 +220,7 @@ def test_images_need_pillow(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(DatasetError, match=r"images need Pillow: pip install 'mlpinfer\[images\]'"):
+    with pytest.raises(MlpInferError, match=r"reading images needs Pillow: pip install 'mlpinfer\[images\]'"):
         open_rows([tmp_path], side=28)
 
 

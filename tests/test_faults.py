@@ -365,7 +365,7 @@ def test_a_part_that_lost_its_end_is_not_taken(tmp_path, network, mnist):
     job = jobs.split_job(predictor, inputs, tmp_path / "out.npy", rows_per_task=100)
     receipts = jobs.run_job(predictor, job)
     os.truncate(job.tasks[1].path, 0)
-    with pytest.raises(OSError, match="changed since it was written; resume .* computes it again"):
+    with pytest.raises(OSError, match=r"changed since it was written; resume .* computes it again"):
         outputs.finish(job, receipts)
     outputs.finish(job, jobs.run_job(predictor, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(mnist[0][:300]))

@@ -101,7 +101,7 @@ def test_images_of_every_shape(network, mnist, shape):
         ([[1, 2], [3]], "expected an array of numbers, found list"),
         (
             np.ones((3, 784), np.uint8),
-            "uint8 rows and no known scale: give scale=1/255 for pixels or scale=1",
+            "uint8 rows and no known scale: give scale .* 1/255 for pixels, or 1",
         ),
     ],
 )

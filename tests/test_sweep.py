@@ -171,7 +171,7 @@ def test_the_command(run, tmp_path, mnist):
     [
         (["--batch-sizes", "0"], 2, "0 is not in the range"),
         (["--batch-sizes", "ten"], 2, "'ten' is not a valid integer"),
-        (["--plot", "sweep.pdf"], 2, "--plot: expected a name that ends in .png or .svg, found sweep.pdf"),
+        (["--plot", "sweep.pdf"], 2, "expected a name that ends in .png or .svg, found sweep.pdf"),
         (["--devices", "tpu"], 2, "tpu"),
         (["--plot", ""], 2, "expected a file in a folder"),
         (["--plot", "same.svg", "--json", "same.svg"], 2, "expected another file than for --plot"),
@@ -185,9 +185,15 @@ def test_what_cannot_be_swept_is_refused(run, options, code, message):
 
 
 def test_arguments_that_do_not_fit_are_refused(network, data):
-    for options in ({"values": "scores"}, {"repeat": 0}, {"batch_sizes": ()}):
-        with pytest.raises(InputError, match="sweep: expected"):
-            sweep(network, data, **options)
+    for option, value in {
+        "values": "scores",
+        "repeat": 0,
+        "batch_sizes": (),
+        "devices": (),
+        "threads": (),
+    }.items():
+        with pytest.raises(InputError, match=f"^{option}: expected .*, found "):
+            sweep(network, data, **{option: value})
     with pytest.raises(DatasetError, match=r"expected rows of 784 features, found shape \(3,\)"):
         sweep(network, Dataset(np.ones((2, 3))))
     with pytest.raises((InputError, DeviceError)):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpinfer import WeightsError, load_network
+from mlpinfer import InputError, WeightsError, load_network
 from mlpinfer.files import unzip
 from mlpinfer.weight_files import npz, pickled, shipped, stack_machine
 
@@ -133,8 +133,14 @@ def test_options_overrule_the_layout_s_meaning(tmp_path, book_arrays):
     transposed = {key: array.T for key, array in book_arrays.items()}
     path.write_bytes(pickle.dumps(transposed))
     assert load_network(path, layout="out-in").sizes == (6, 5, 4, 3)
-    with pytest.raises(WeightsError, match="layout: expected in-out or out-in"):
-        load_network(path, layout="both")
+    for option, found in {
+        "layout": "both",
+        "head": "relu",
+        "hidden": "leaky_relu(1.2.3)",
+        "scale": 0,
+    }.items():
+        with pytest.raises(InputError, match=f"^{option}: expected "):  # the file has no part in it
+            load_network(path, **{option: found})
 
 
 def test_extra_keys_are_named_in_a_note(tmp_path, book_arrays):

@@ -14,12 +14,13 @@ from mlpinfer.cli import objects, options
 @options.network
 @click.option("--folded", is_flag=True, help="Show the equivalent network that is run.")
 @click.option(
-    "--trace", "row", metavar="INPUT", help="Run one row: numbers (0,1) or a data file, FILE or FILE:ROW."
+    "--trace",
+    "row",
+    metavar="INPUT",
+    help="Run one row: numbers (0,1) or one of a data file, FILE or FILE:ROW, from 0.",
 )
 @options.scale
-@click.option(
-    "--plot", type=click.Path(), metavar="FILE.png|svg", help="Draw the weights of the first layer as images."
-)
+@options.plot("Draw the weights of the first layer as images.")
 @options.json_output
 def command(
     file: str,
@@ -39,20 +40,17 @@ def command(
     import numpy as np
 
     from mlpinfer.folding import fold
+    from mlpinfer.predictor import check_scaled, first_known
     from mlpinfer.summary import summarize
 
-    if plot:
-        from mlpinfer.render.pictures import check_name
-
-        check_name(plot, "--plot", (".png", ".svg"))
     network = objects.load_network(file, layers, scale)
     trace = None
     if row is not None:
         x, data_scale = objects.load_row(row)
         if len(x) != network.sizes[0]:
             raise click.UsageError(f"--trace: expected {network.sizes[0]} numbers, found {len(x)}")
-        if network.scale is None:
-            network = dataclasses.replace(network, scale=data_scale)
+        network = dataclasses.replace(network, scale=first_known(network.scale, data_scale))
+        check_scaled(x.dtype, network.scale, "--trace: ")
     if folded:
         network = fold(network)
     if row is not None:

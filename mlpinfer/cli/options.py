@@ -90,12 +90,12 @@ reading = _together(
     click.option(
         "--label-column",
         metavar="NAME|NUMBER",
-        help="Column of a CSV file that is the label and no feature.",
+        help="Column of a CSV file, by name or number from 0, that is the label and no feature.",
     ),
     click.option(
         "--header/--no-header",
         default=None,
-        help="Whether CSV files begin with names.  [default: if their first line is not all numbers]",
+        help="Whether CSV files begin with names.  [default: if no cell of their first line is a number]",
     ),
     click.option("--invert", is_flag=True, help="Images are dark on light."),
 )
@@ -166,6 +166,28 @@ def check_folder(ctx: click.Context, option: click.Parameter, file: str | None) 
     other = outputs.setdefault(os.path.realpath(file), option.opts[0])
     if other != option.opts[0]:
         raise click.BadParameter(f"expected another file than for {other}, found {file}", ctx, option)
+    return file
+
+
+def plot(what: str) -> Callable[[Command], Command]:
+    """Return the option to draw `what` to a file."""
+    return click.option(
+        "--plot",
+        type=click.Path(),
+        metavar="FILE.png|svg",
+        callback=_check_plot,
+        help=f"{what} Needs mlpinfer[report].",
+    )
+
+
+def _check_plot(ctx: click.Context, option: click.Parameter, file: str | None) -> str | None:
+    if check_folder(ctx, option, file) is None:
+        return None
+    if os.path.splitext(str(file))[1].lower() not in (".png", ".svg"):
+        raise click.BadParameter(f"expected a name that ends in .png or .svg, found {file}", ctx, option)
+    from mlpinfer.render.pictures import check_packages
+
+    check_packages()
     return file
 
 

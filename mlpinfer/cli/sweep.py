@@ -58,13 +58,7 @@ class Listed(Items):
 @options.precision
 @options.values
 @options.repeat
-@click.option(
-    "--plot",
-    type=click.Path(),
-    metavar="FILE.png|svg",
-    callback=options.check_folder,
-    help="Draw throughput and latency over batch size. Needs mlpinfer[report].",
-)
+@options.plot("Draw throughput and latency over batch size.")
 @options.json_output
 def command(
     weights: str | None,
@@ -91,20 +85,16 @@ def command(
     from mlpinfer.inventory import inventory
     from mlpinfer.sweep import sweep
 
-    if plot:
-        from mlpinfer.render.pictures import check_name, check_packages
-
-        check_name(plot, "--plot", (".png", ".svg"))
-        check_packages()
     network = objects.load_network(weights, layers)
     dataset = objects.load_dataset(data, None, side=network.image_side, **reading)
-    ready = tuple(status.device for status in inventory().devices if status.available)
+    if devices is None:
+        devices = tuple(status.device for status in inventory().devices if status.available)
     with np.errstate(all="ignore"):
         report = sweep(
             network,
             dataset,
             batch_sizes=batch_sizes,
-            devices=devices or ready,
+            devices=devices,
             threads=threads or (None,),
             precision=precision,
             scale=scale,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
-from mlpinfer.errors import DatasetError
+from mlpinfer.errors import DatasetError, missing_package
 from mlpinfer.files import read_file
 
 _MOST_PIXELS = 100_000_000
@@ -31,7 +31,7 @@ class ImageRows(Rows):
 
     Raises
     ------
-    DatasetError
+    MlpInferError
         If Pillow is missing. Images are opened when they are read.
     """
 
@@ -43,7 +43,7 @@ class ImageRows(Rows):
         try:
             import PIL.Image  # noqa: F401
         except ImportError:
-            raise DatasetError(f"{paths[0]}: images need Pillow: pip install 'mlpinfer[images]'") from None
+            raise missing_package("reading images", "Pillow", "images") from None
         self.name, self.names, self._invert = paths[0], list(paths), invert
         self._paths = self.names
         self._side = side

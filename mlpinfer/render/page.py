@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import MlpInferError, printable
+from mlpinfer.errors import missing_package, printable
 from mlpinfer.files import write_whole
 from mlpinfer.metrics import ClassificationMetrics
 from mlpinfer.mistakes import Mistake, Mistakes, shrunk
@@ -43,7 +43,7 @@ def check_packages() -> None:
         import matplotlib  # noqa: F401
         import PIL  # noqa: F401
     except ImportError as error:
-        raise MlpInferError(f"--report needs {error.name}: pip install 'mlpinfer[report]'") from None
+        raise missing_package("a report as a page", str(error.name), "report") from None
 
 
 def write_page(

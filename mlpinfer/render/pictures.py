@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpinfer.errors import InputError, MlpInferError
+from mlpinfer.errors import InputError, missing_package
 from mlpinfer.files import write_whole
 from mlpinfer.network import Network
 from mlpinfer.sweep import SweepPoint, SweepReport
@@ -27,7 +27,7 @@ _INK = "#010203"
 
 
 def draw_weights(network: Network, path: str | os.PathLike[str]) -> None:
-    """Draw what each unit of the first layer looks for, as an image, to a PNG file.
+    """Draw what each unit of the first layer looks for, as an image, to a PNG or SVG file.
 
     Red is positive, blue negative, white zero; one scale of colours for all units.
 
@@ -38,9 +38,11 @@ def draw_weights(network: Network, path: str | os.PathLike[str]) -> None:
     MlpInferError
         If matplotlib is missing.
     """
-    side = math.isqrt(network.sizes[0])
-    if side < 2 or side * side != network.sizes[0]:
-        raise InputError(f"--plot: expected the pixels of a square image, found {network.sizes[0]} inputs")
+    side = network.image_side
+    if side is None:
+        raise InputError(
+            f"{path}: expected weights of a square image's pixels, found {network.sizes[0]} inputs"
+        )
     W = network.layers[0].W.astype(np.float64).T[:MAX_UNITS].reshape(-1, side, side)
     columns = math.ceil(math.sqrt(len(W) * 1.6))
     rows = math.ceil(len(W) / columns)
@@ -149,17 +151,6 @@ def check_packages() -> None:
     _figure(1, 1)
 
 
-def check_name(path: str, option: str, suffixes: Sequence[str]) -> None:
-    """Refuse a name that says no format that is written.
-
-    Raises
-    ------
-    InputError
-    """
-    if os.path.splitext(path)[1].lower() not in suffixes:
-        raise InputError(f"{option}: expected a name that ends in {' or '.join(suffixes)}, found {path}")
-
-
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG or SVG, by the name's end, whole or not at all."""
     picture = io.BytesIO()
@@ -198,5 +189,5 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure  # without pyplot: no windows, no global state
     except ImportError:
-        raise MlpInferError("drawing needs a package: pip install 'mlpinfer[report]'") from None
+        raise missing_package("drawing", "matplotlib", "report") from None
     return Figure((max(width, 4), max(height, 2)), dpi=120, layout="constrained")

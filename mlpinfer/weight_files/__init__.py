@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mlpinfer.errors import InputError, MlpInferError, WeightsError, quoted
 from mlpinfer.files import read_file, unzip, write_whole
-from mlpinfer.network import Network
+from mlpinfer.network import Network, checked_head, checked_hidden, checked_scale
 from mlpinfer.weight_files import layouts
 from mlpinfer.weight_files.raw import RawWeights
 
@@ -40,10 +40,15 @@ def load_network(
 
     Raises
     ------
+    InputError
+        If an option is none of these.
     WeightsError
         If the file is not a network, or not safe to read.
+    MlpInferError
+        If it is ONNX, whose package is missing.
     FileNotFoundError
     """
+    _check_options(hidden, head, scale, layout)
     data = read_file(path, WeightsError)
     try:
         return layouts.to_network(decode(data), hidden, head, scale, layout)
@@ -55,6 +60,18 @@ def load_network(
         raise WeightsError(f"{os.fspath(path)}: does not fit into memory") from None
     except Exception as error:  # nothing else may leave a reader, whatever a stranger put into a file
         raise WeightsError(f"{os.fspath(path)}: damaged ({type(error).__name__})") from error
+
+
+def _check_options(
+    hidden: str | Sequence[str] | None, head: str | None, scale: float | None, layout: str | None
+) -> None:
+    if hidden is not None:
+        checked_hidden(hidden, InputError)
+    if head is not None:
+        checked_head(head, InputError)
+    checked_scale(scale, InputError)
+    if layout not in (None, *layouts.LAYOUTS):
+        raise InputError(f"layout: expected in-out or out-in, found {quoted(layout)}")
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> None:

@@ -16,6 +16,8 @@ from mlpinfer.weight_files.keys import shown
 from mlpinfer.weight_files.raw import RawWeights
 
 Array = npt.NDArray[Any]
+#: Which way round weights may lie.
+LAYOUTS = ("in-out", "out-in")
 
 
 def to_network(
@@ -34,7 +36,7 @@ def to_network(
         says neither which activations it has nor which way round its weights lie.
     """
     layout = layout or raw.metadata.get("layout")
-    if layout not in (None, "in-out", "out-in"):
+    if layout not in (None, *LAYOUTS):
         raise WeightsError(f"layout: expected in-out or out-in, found {quoted(layout)}")
     found = keys.find(raw)
     told = layout or found.layout or keys.layout_by_shape(*_arrays(raw, found.pairs))
@@ -47,8 +49,8 @@ def to_network(
     head = head or raw.metadata.get("head") or ("softmax" if found.by_the_book else None)
     if head is None or hidden is None:
         raise WeightsError(
-            "the file does not say its activations: give hidden (--hidden sigmoid, tanh, relu, leaky_relu) "
-            "and head (--head softmax, sigmoid, identity)"
+            "the file does not say its activations: give hidden (--hidden sigmoid, tanh, relu, leaky_relu, "
+            "identity) and head (--head softmax, sigmoid, identity)"
         )
     return Network.from_arrays(
         weights,

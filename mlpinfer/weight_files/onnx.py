@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import MlpInferError, WeightsError, quoted
+from mlpinfer.errors import MlpInferError, WeightsError, missing_package, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
 from mlpinfer.weight_files.protobuf import has_more_than
@@ -38,9 +38,7 @@ def _library() -> Any:
     try:
         import onnx
     except ImportError:
-        raise MlpInferError(
-            "reading and writing ONNX needs a package: pip install 'mlpinfer[onnx]'"
-        ) from None
+        raise missing_package("reading and writing ONNX", "onnx", "onnx") from None
     return onnx
 
 
