@@ -1,4 +1,4 @@
-"""Batch inference for multilayer perceptrons, on NumPy or CuPy.
+"""Batch inference for multilayer perceptrons, on NumPy, CuPy or compiled C.
 
 Each public name is imported from its module when it is first asked for, so that a program, and the
 command line, pays for what it uses.
@@ -13,7 +13,15 @@ from mlpinfer._version import VERSION as __version__
 
 if TYPE_CHECKING:
     from mlpinfer.data_files import Dataset, load_data
-    from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
+    from mlpinfer.errors import (
+        ClusterError,
+        DatasetError,
+        DeviceError,
+        DeviceMemoryError,
+        InputError,
+        MlpInferError,
+        WeightsError,
+    )
     from mlpinfer.folding import fold
     from mlpinfer.mnist import load_mnist
     from mlpinfer.network import Layer, LayerTrace, Network
@@ -24,7 +32,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data_files": ("Dataset", "load_data"),
-    "errors": ("DatasetError", "DeviceError", "InputError", "MlpInferError", "WeightsError"),
+    "errors": (
+        "ClusterError",
+        "DatasetError",
+        "DeviceError",
+        "DeviceMemoryError",
+        "InputError",
+        "MlpInferError",
+        "WeightsError",
+    ),
     "folding": ("fold",),
     "mnist": ("load_mnist",),
     "network": ("Layer", "LayerTrace", "Network"),
@@ -35,9 +51,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClusterError",
     "Dataset",
     "DatasetError",
     "DeviceError",
+    "DeviceMemoryError",
     "InputError",
     "Layer",
     "LayerTrace",

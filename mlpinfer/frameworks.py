@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from mlpinfer.errors import WeightsError, quoted
 
@@ -45,7 +48,8 @@ def read_sklearn(model: Any) -> Parts:
     classes = list(getattr(model, "classes_", []))
     notes = []
     if head != "identity" and classes != list(range(len(classes))):
-        notes.append("labels are positions in classes_: 0 means classes_[0]")
+        notes.append(f"labels are positions in the model's classes_: 0 means {quoted(str(classes[0]))}")
+        warnings.warn(notes[-1], stacklevel=3)  # at the call of Network.from_sklearn
     return Parts(model.coefs_, model.intercepts_, hidden, head, notes)
 
 
@@ -53,7 +57,8 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
     """Read an ``nn.Module`` of linear layers.
 
     Only a ``Sequential`` says in which order its parts are called. Of any other module the linear
-    layers are taken in the order of their definition, and `hidden` and `head` must be given.
+    layers are taken in the order of their definition, and `hidden` and `head` must be given. Batch
+    normalization, with what it has seen in training, becomes a part of the layer beside it.
 
     Raises
     ------
@@ -65,14 +70,14 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
     # A part may stand in a module more than once, and is called as often.
     parts = list(module.named_modules(remove_duplicate=False))
     leaves = [(name, part) for name, part in parts if not list(part.children())]
-    linear = [part for _, part in leaves if _is_linear(part)]
+    linear = [_Linear(part) for _, part in leaves if _is_linear(part)]
     if not linear:
         raise WeightsError(f"expected linear layers, found none in {_type(module)}")
     for name, part in parts:
         if list(part.children()) and list(part.named_parameters(recurse=False)):
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {_type(part)}")
     if all(_type(part) == "Sequential" for _, part in parts if list(part.children())):
-        found_hidden, found_head = _sequence(leaves)
+        found_hidden, found_head, notes = _sequence(leaves, linear)
         hidden, head = hidden or found_hidden, head or found_head
     elif (hidden is None and len(linear) > 1) or head is None:
         raise WeightsError(
@@ -80,29 +85,78 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
         )
     else:
         _check_leaves(leaves, hidden or [], head)
-    return Parts(
-        [_numpy(part.weight).T for part in linear],
-        [0 * _numpy(part.weight)[:, 0] if part.bias is None else _numpy(part.bias) for part in linear],
-        hidden or [],
-        head,
-        [],
-    )
+        notes = []
+    return Parts([layer.W for layer in linear], [layer.b for layer in linear], hidden or [], head, notes)
 
 
-def _sequence(leaves: list[tuple[str, Any]]) -> tuple[list[str], str]:
-    """Return the activations behind the linear layers of a Sequential, and the head."""
+class _Linear:
+    """Weights (in, out) and bias of a linear layer, and of what else is done to its inputs and outputs."""
+
+    def __init__(self, part: Any) -> None:
+        self.W = _numpy(part.weight).T
+        self.b = 0 * self.W[0] if part.bias is None else _numpy(part.bias)
+
+    def after(self, scale: Any, shift: Any) -> None:
+        """Take in what its outputs are multiplied by, and what is added then."""
+        dtype = self.W.dtype
+        self.W, self.b = (self.W * scale).astype(dtype), (self.b * scale + shift).astype(dtype)
+
+    def before(self, scale: Any, shift: Any) -> None:
+        """The same of its inputs."""
+        dtype = self.W.dtype
+        self.b = (self.b + shift @ self.W).astype(dtype)
+        self.W = (scale[:, None] * self.W).astype(dtype)
+
+
+def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[list[str], str, list[str]]:
+    """Return the activations behind the linear layers of a Sequential, the head, and notes.
+
+    Batch normalization is taken into the layer whose outputs it gets, or else into the next.
+    """
     behind: list[str] = []
+    notes: list[str] = []
+    waiting = None
     for name, part in leaves:
         kind = _type(part)
         if _is_linear(part):
+            if waiting:
+                linear[len(behind)].before(*waiting)
+                waiting = None
             behind.append("identity")
         elif kind in _NOTHING or (kind == "Flatten" and not behind):
             continue
-        elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity":
+        elif normalization := _normalization(part):
+            scale, shift = normalization
+            if behind and behind[-1] == "identity" and not waiting:
+                linear[len(behind) - 1].after(scale, shift)
+            else:
+                waiting = (scale * waiting[0], scale * waiting[1] + shift) if waiting else normalization
+            notes.append(f"{quoted(name)}: batch normalization became part of a linear layer")
+        elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity" and not waiting:
             behind[-1] = activation
+            if kind == "LogSoftmax":
+                notes.append(
+                    f"{quoted(name)}: LogSoftmax is taken for softmax: probabilities, not logarithms"
+                )
         else:
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {kind}")
-    return behind[:-1], behind[-1]
+    if waiting:
+        raise WeightsError("expected a linear layer behind batch normalization of activations, found none")
+    return behind[:-1], behind[-1], notes
+
+
+def _normalization(part: Any) -> tuple[Any, Any] | None:
+    """Return what a BatchNorm1d multiplies by and adds when it is not trained (Ioffe and Szegedy, 2015)."""
+    if _type(part) != "BatchNorm1d" or not type(part).__module__.startswith("torch.nn."):
+        return None
+    if part.running_mean is None:
+        raise WeightsError("expected batch normalization with running statistics, found one without")
+    mean, variance = (_numpy(array).astype(np.float64) for array in (part.running_mean, part.running_var))
+    scale = 1 / np.sqrt(variance + part.eps)
+    if part.weight is None:
+        return scale, -mean * scale
+    scale *= _numpy(part.weight)
+    return scale, _numpy(part.bias) - mean * scale
 
 
 def _check_leaves(leaves: list[tuple[str, Any]], hidden: str | Sequence[str], head: str) -> None:
@@ -128,9 +182,9 @@ def _torch_activation(part: Any) -> str | None:
     kind = _type(part)
     if kind == "LeakyReLU":
         return f"leaky_relu({part.negative_slope!r})"
-    if kind == "Softmax" and part.dim not in (1, -1):
-        return None
-    return {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu", "Softmax": "softmax"}.get(kind)
+    if kind in ("Softmax", "LogSoftmax"):
+        return "softmax" if part.dim in (1, -1) else None
+    return {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu"}.get(kind)
 
 
 def _numpy(tensor: Any) -> Any:

@@ -34,7 +34,7 @@ class LayerTrace(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One affine map and the activation behind it.
+    """One affine map and the activation behind it, as `Network.from_arrays` makes it of checked copies.
 
     Attributes
     ----------
@@ -49,7 +49,10 @@ class Layer:
     activation: str
 
     def __post_init__(self) -> None:
-        self.W.flags.writeable = self.b.flags.writeable = False
+        for name in ("W", "b"):  # views: whose arrays they are may go on writing
+            array = getattr(self, name).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Layer, (self.W, self.b, self.activation)  # arrays come out of a pickle writable
@@ -154,6 +157,8 @@ class Network:
     def from_sklearn(cls, model: Any) -> Network:
         """Build the network of a fitted ``MLPClassifier`` or ``MLPRegressor`` of scikit-learn.
 
+        Labels are positions in the model's ``classes_``; a warning says so where they differ.
+
         Raises
         ------
         WeightsError
@@ -177,7 +182,8 @@ class Network:
         ----------
         module : torch.nn.Module
             A ``Sequential`` says its activations; for any other module `hidden` and `head` must be
-            given, and the linear layers are taken in the order of their definition.
+            given, and the linear layers are taken in the order of their definition. Batch normalization
+            in a ``Sequential`` is taken into the layer beside it, as ``eval()`` computes it.
         hidden, head, scale
             As in `from_arrays`; they go before what the module says. A module that ends in its last
             linear layer has an identity head: give ``head="softmax"`` for logits of classes.
@@ -211,6 +217,17 @@ class Network:
             Features, units of each hidden layer, outputs: ``[784, 50, 100, 10]``.
         seed : int
             The same seed gives the same network.
+        hidden, head, scale
+            As in `from_arrays`.
+        dtype : dtype
+            Of weights and biases.
+
+        Raises
+        ------
+        InputError
+            If sizes are no whole numbers from 1.
+        WeightsError
+            As `from_arrays`.
         """
         if len(sizes) < 2 or any(size < 1 for size in sizes):
             raise InputError(f"sizes: expected two or more whole numbers from 1, found {list(sizes)}")
@@ -219,6 +236,10 @@ class Network:
         weights = [(rng.standard_normal(pair) / np.sqrt(pair[0])).astype(dtype) for pair in pairs]
         biases = [(rng.standard_normal(outputs) / 10).astype(dtype) for _, outputs in pairs]
         return cls.from_arrays(weights, biases, hidden, head, scale)
+
+    def __repr__(self) -> str:
+        names = f"hidden={','.join(self.hidden)!r}, head={self.head!r}, scale={self.scale}"
+        return f"Network({'-'.join(map(str, self.sizes))}, {names})"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -367,7 +388,7 @@ def _check_head(head: str, outputs: int) -> None:
 
 
 def _floats(values: npt.ArrayLike, name: str) -> Floats:
-    """Return a private, read-only, native float array, refusing all that is not finite numbers."""
+    """Return a private, native float array, refusing all that is not finite numbers."""
     try:
         array = np.asarray(values)
     except (ValueError, TypeError):

@@ -1,6 +1,6 @@
-"""The header of an .npy file, read without trust.
+"""An .npy file, read without trust.
 
-A magic string, the header's length, and a Python dict of three entries as text (the format is that of
+A magic string, the header's length, a Python dict of three entries as text, and values (the format is that of
 `numpy.lib.format`). NumPy itself evaluates the text; here it has to match a pattern.
 """
 
@@ -11,6 +11,7 @@ import re
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpinfer.errors import MlpInferError, quoted
 
@@ -71,3 +72,23 @@ def read_header(data: bytes, name: str, refuse: type[MlpInferError], most: int =
     if entries[b"fortran_order"] not in (b"True", b"False") or len(shape) > 8 or not is_shape(shape, most):
         raise refuse(f"{quoted(name)}: expected an array of a possible shape")
     return Header(np.dtype(descr), shape, "F" if entries[b"fortran_order"] == b"True" else "C", end)
+
+
+def check_length(header: Header, size: int, name: str, refuse: type[MlpInferError]) -> None:
+    """Refuse a file of another size than its header says.
+
+    Raises
+    ------
+    refuse
+        Naming the file.
+    """
+    found = size - header.offset
+    if found != header.nbytes:
+        raise refuse(f"{quoted(name)}: expected {header.shape} of {header.dtype}, found {found} bytes")
+
+
+def decode(data: bytes, name: str, refuse: type[MlpInferError]) -> npt.NDArray[Any]:
+    """Return the array of a whole .npy file, a view of its bytes; errors as `read_header`."""
+    header = read_header(data, name, refuse)
+    check_length(header, len(data), name, refuse)
+    return np.frombuffer(data, header.dtype, offset=header.offset).reshape(header.shape, order=header.order)

@@ -82,6 +82,11 @@ class Predictor:
         scale: float | None = None,
         threshold: float = 0.5,
     ) -> None:
+        if not isinstance(network, Network):
+            found = type(network).__name__
+            raise InputError(
+                f"network: expected a Network, found {found}; load_network reads one from a file"
+            )
         if precision not in PRECISIONS:
             raise InputError(f"precision: expected float32 or float64, found {ascii(precision)[:60]}")
         if not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlpinfer.data_files import idx
 from mlpinfer.mnist import IMAGES, LABELS
@@ -194,7 +195,10 @@ def test_a_closed_stdout_is_one_line(tmp_path):
 
 def test_debug_shows_the_traceback(run):
     for args in (["--debug", "score"], ["score", "--debug"]):
-        assert "Traceback" in run(*args, "--weights", "none").stderr
+        done = run(*args, "--weights", "none")
+        assert done.returncode == 4
+        assert done.stderr.startswith("Traceback")
+        assert done.stderr.endswith("\nmlpinfer: none: expected a weight file, found no such file\n")
 
 
 def test_ctrl_c_is_one_line(tmp_path):
@@ -249,6 +253,12 @@ def test_inspect_prints_json(run, mnist):
     probabilities = report["trace"][-1]["activation"]
     assert np.argmax(probabilities) == mnist[1][3] == 0
     assert sum(probabilities) == pytest.approx(1)
+
+
+def test_inspect_traces_an_image(run, tmp_path, mnist):
+    Image.fromarray(np.asarray(mnist[0][0], np.uint8).reshape(28, 28)).save(tmp_path / "seven.png")
+    report = json.loads(run("inspect", shipped(), "--json", "-", "--trace", "seven.png").stdout)
+    assert np.argmax(report["trace"][-1]["activation"]) == mnist[1][0]
 
 
 def test_inspect_traces_numbers(run, tmp_path):

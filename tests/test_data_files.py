@@ -149,8 +149,10 @@ def test_npz_has_rows_and_labels(tmp_path):
         data = load_data(tmp_path / "both.npz")
         np.testing.assert_array_equal(data.x, x)
         np.testing.assert_array_equal(data.y, t)
-    np.savez(tmp_path / "other.npz", weights=x)
-    with pytest.raises(DatasetError, match=r"expected an array called x, .*found weights"):
+    np.savez(tmp_path / "one.npz", features=x)
+    np.testing.assert_array_equal(load_data(tmp_path / "one.npz").x, x)
+    np.savez(tmp_path / "other.npz", weights=x, biases=x)
+    with pytest.raises(DatasetError, match=r"expected an array called x, .*found weights, biases"):
         load_data(tmp_path / "other.npz")
 
 

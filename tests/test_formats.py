@@ -370,7 +370,8 @@ def test_layers_without_a_bias():
         ({"fc.weight": np.ones((3, 4)), "fc.running_mean": np.ones(3)}, {}, "fc.running_mean: expected weights and"),
         ({"fc.weight": np.ones((3, 4)), "fc.bias": np.ones(4)}, {}, r"fc.bias: expected shape \(3,\) to fit fc.weight"),
         ({"fc1.weight": np.ones((3, 4)), "fc2.weight": np.ones((2, 4))}, {}, r"fc2.weight: expected shape \(3, outputs\)"),
-        ({"fc.weight": np.ones((3, 4))}, {"head": None}, r"does not say its activations: give hidden \(--hidden"),
+        ({"fc.weight": np.ones((3, 4))}, {"head": None}, r"its activations: give head \(--head"),
+        ({"1.weight": np.ones((3, 4)), "2.weight": np.ones((2, 3))}, {"head": None, "hidden": None}, r"give hidden \(--h.* and head \(--h"),
         ({"a.weight": np.ones((3, 4)), "b.weight": np.ones((2, 3))}, {"hidden": None}, "does not say its activations"),
         ({"b.weight": np.ones((3, 3)), "a.weight": np.ones((3, 3))}, {}, "names that tell the order of the layers"),
         ({"coefs_.0": np.ones((3, 3)), "intercepts_.1": np.ones(3)}, {}, "expected"),
@@ -718,7 +719,8 @@ def test_from_sklearn():
     network = Network.from_sklearn(model)
     assert (network.hidden, network.head, network.notes) == (("sigmoid",), "softmax", ())
     np.testing.assert_array_equal(network.layers[1].W, model.coefs_[1])
-    assert "positions in classes_" in Network.from_sklearn(sklearn_like(classes_=np.array([3, 7]))).notes[0]
+    with pytest.warns(UserWarning, match="labels are positions in the model's classes_: 0 means '3'"):
+        Network.from_sklearn(sklearn_like(classes_=np.array([3, 7])))
 
 
 @pytest.mark.parametrize(

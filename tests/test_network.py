@@ -5,7 +5,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from mlpinfer import InputError, Network, WeightsError, fold
+from mlpinfer import InputError, Layer, Network, WeightsError, fold
 from mlpinfer.network import checked_scale
 
 
@@ -16,6 +16,20 @@ def test_the_book_s_sizes_and_parameters():
     assert network.hidden == ("sigmoid", "sigmoid")
     assert network.head == "softmax"
     assert Network.random([784, 128, 64, 10]).parameters == 109_386
+
+
+def test_it_shows_itself_in_a_line():
+    network = Network.random([4, 3, 2], hidden="tanh", scale=0.5)
+    assert repr(network) == "Network(4-3-2, hidden='tanh', head='softmax', scale=0.5)"
+
+
+def test_a_layer_leaves_the_caller_s_arrays_alone():
+    W, b = np.ones((3, 2)), np.ones(2)
+    layer = Layer(W, b, "relu")
+    assert W.flags.writeable
+    for array in (layer.W, pickle.loads(pickle.dumps(layer)).b):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
 
 
 def test_forward_is_the_formula():

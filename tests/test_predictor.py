@@ -265,3 +265,8 @@ def test_cupy_in_cupy_out(network, mnist):
         found = Predictor(network, device, 64, scale=1 / 255).predict_proba(cupy.asarray(x))
         assert isinstance(found, cupy.ndarray)
         np.testing.assert_allclose(cupy.asnumpy(found), expected, atol=1e-5)
+
+
+def test_a_file_s_name_is_no_network():
+    with pytest.raises(InputError, match="expected a Network, found str; load_network reads one"):
+        Predictor("weights.pkl")

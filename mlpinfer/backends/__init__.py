@@ -123,19 +123,21 @@ def get_backend(device: str = "cpu") -> Backend:
 
 def fetch(x: Array) -> npt.NDArray[Any]:
     """Return any array or sequence as a NumPy array, from whatever device it is on."""
-    return np.asarray(x.get() if _is_cupy(x) else x)
+    if _is_of(x, "torch"):
+        x = x.detach().cpu()
+    return np.asarray(x.get() if _is_of(x, "cupy") else x)
 
 
 def send_like(y: npt.NDArray[Any], x: Array) -> Array:
     """Return `y` in the library of `x`, on its device."""
-    if not _is_cupy(x):
+    if not _is_of(x, "cupy"):
         return y
     with x.device:
         return sys.modules["cupy"].asarray(y)
 
 
-def _is_cupy(x: object) -> bool:
-    return type(x).__module__.partition(".")[0] == "cupy"
+def _is_of(x: object, package: str) -> bool:
+    return type(x).__module__.partition(".")[0] == package
 
 
 def _auto() -> Backend:

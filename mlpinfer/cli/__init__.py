@@ -7,8 +7,9 @@ import importlib
 import io
 import os
 import sys
+import traceback
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -41,6 +42,12 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[name]).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here: click would exit with 1
+            ctx.exit(_reader_has_left())
+
 
 def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
     if asked:
@@ -51,7 +58,7 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
 @click.group(
     cls=_Lazy,
     epilog="Exit codes: 0 done, 1 failed while running, 2 usage, 3 device not available, 4 weights refused, "
-    "5 data refused, 130 interrupted, 143 terminated, 129 hung up.",
+    "5 data refused, 130 interrupted, 141 the reader of stdout has left, 143 terminated, 129 hung up.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
@@ -71,7 +78,7 @@ def _version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
     help="Show the version.",
 )
 def group() -> None:
-    """Batch inference for multilayer perceptrons, on NumPy or CuPy."""
+    """Batch inference for multilayer perceptrons, on NumPy, CuPy or compiled C."""
 
 
 def main(args: list[str] | None = None) -> NoReturn:
@@ -97,16 +104,21 @@ def main(args: list[str] | None = None) -> NoReturn:
         note("mlpinfer: interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader has left; Python must not complain when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(_reader_has_left())
     except Exception as error:
         if stop := stopped():
             raise stop from None
         if debug:
-            raise
+            traceback.print_exc()
         note(f"mlpinfer: {_one_line(error)}")
         sys.exit(_exit_code(error))
+
+
+def _reader_has_left() -> int:
+    """Return the exit code of a program that SIGPIPE ends."""
+    # Python must not complain when it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _exit_code(error: Exception) -> int:

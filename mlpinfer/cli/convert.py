@@ -12,8 +12,8 @@ from mlpinfer.errors import printable
 
 
 @click.command("convert", short_help="Write a weight file in another, safe format.")
-@click.argument("source", type=click.Path(), metavar="IN")
-@click.argument("target", type=click.Path(), metavar="OUT")
+@click.argument("source", type=click.Path(readable=False), metavar="IN")
+@click.argument("target", type=click.Path(readable=False), metavar="OUT")
 @options.network
 @options.scale
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")

@@ -10,7 +10,7 @@ from mlpinfer.cli import objects, options
 
 
 @click.command("inspect", short_help="Show the layers of a weight file, and what they compute.")
-@click.argument("file", type=click.Path(), metavar="FILE")
+@click.argument("file", type=click.Path(readable=False), metavar="FILE")
 @options.network
 @click.option("--folded", is_flag=True, help="Show the equivalent network that is run.")
 @click.option(
@@ -46,7 +46,7 @@ def command(
     network = objects.load_network(file, layers, scale)
     trace = None
     if row is not None:
-        x, data_scale = objects.load_row(row)
+        x, data_scale = objects.load_row(row, network.image_side)
         if len(x) != network.sizes[0]:
             raise click.UsageError(f"--trace: expected {network.sizes[0]} numbers, found {len(x)}")
         network = dataclasses.replace(network, scale=first_known(network.scale, data_scale))

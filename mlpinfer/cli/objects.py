@@ -184,8 +184,11 @@ def write_json(values: dict[str, Any], file: str) -> None:
         output.write(text.encode() + b"\n")
 
 
-def load_row(text: str) -> tuple[Any, float | None]:
-    """Return one row, and its scale: numbers (``0,1``), or a row of a data file (``FILE:ROW``)."""
+def load_row(text: str, side: int | None) -> tuple[Any, float | None]:
+    """Return one row, and its scale: numbers (``0,1``), or a row of a data file (``FILE:ROW``).
+
+    Images are resized to `side`.
+    """
     import numpy as np
 
     from mlpinfer import data_files
@@ -197,7 +200,7 @@ def load_row(text: str) -> tuple[Any, float | None]:
     explain_bus_error()
     file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
     try:
-        data = data_files.load_data(file)
+        data = data_files.load_data(file, side=side)
     except FileNotFoundError:
         raise DatasetError(
             f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"

@@ -61,7 +61,7 @@ network = _together(
 )
 weights = click.option(
     "--weights",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE",
     help="Pickle, npz, safetensors, PyTorch or ONNX.  [default: the shipped 784-50-100-10]",
 )
@@ -70,7 +70,7 @@ scale = click.option(
 )
 data = click.option(
     "--data",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="PATH",
     help="Rows or images: .npy, .npz, IDX, CSV, PNG, JPEG, a folder of them.  [default: the MNIST test set]",
 )
@@ -135,7 +135,7 @@ cluster = _together(
     ),
     click.option(
         "--dask-scheduler-file",
-        type=click.Path(),
+        type=click.Path(readable=False),
         metavar="FILE",
         help="The same, by the file that it writes.",
     ),
@@ -173,7 +173,7 @@ def plot(what: str) -> Callable[[Command], Command]:
     """Return the option to draw `what` to a file."""
     return click.option(
         "--plot",
-        type=click.Path(),
+        type=click.Path(readable=False),
         metavar="FILE.png|svg",
         callback=_check_plot,
         help=f"{what} Needs mlpinfer[report].",
@@ -194,7 +194,7 @@ def _check_plot(ctx: click.Context, option: click.Parameter, file: str | None) -
 json_output = click.option(
     "--json",
     "json",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE|-",
     callback=check_folder,
     help="Write JSON to FILE, or to stdout instead of the table.",

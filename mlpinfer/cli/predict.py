@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", short_help="Predict labels, probabilities or logits of rows in files.")
-@click.argument("inputs", type=click.Path(), nargs=-1, required=True)
+@click.argument("inputs", type=click.Path(readable=False), nargs=-1, required=True)
 @click.option(
     "--out",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="PATH",
     help="A file that ends in .npy, .csv or .jsonl, or a folder.  [default: a line a row on stdout]",
 )
@@ -109,7 +109,9 @@ def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
             p = predictor.predict_proba(x.reshape(len(x), -1))
             for line, label, probabilities in zip(columns, y.tolist(), p, strict=True):
                 line.append(f"{probabilities[label]:.4f}")
-        for i, line in enumerate(columns):
-            click.echo("\t".join([*line, ascii(rows.names[begin + i])[1:-1]] if rows.names else line))
+        if rows.names:
+            for row, line in enumerate(columns, begin):
+                line.append(ascii(rows.names[row])[1:-1])
+        click.echo("\n".join(map("\t".join, columns)))
     if inputs.open() is not rows:  # opened anew, because a file is another by now
         raise DatasetError(f"{rows.name}: changed while it was read, try again")

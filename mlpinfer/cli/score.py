@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @options.weights
 @options.network
 @options.data
-@click.option("--labels", type=click.Path(), metavar="FILE", help="Their labels: .npy, IDX or CSV.")
+@click.option(
+    "--labels", type=click.Path(readable=False), metavar="FILE", help="Their labels: .npy, IDX or CSV."
+)
 @options.reading
 @options.scale
 @options.running
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 @options.cluster
 @click.option(
     "--report",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE.html",
     callback=options.check_folder,
     help="Write a web page: metrics, the mistakes, latencies. Needs mlpinfer[report].",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows
+from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows, check_one_a_row
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular
 
@@ -29,11 +29,11 @@ class Dataset:
 
     Attributes
     ----------
-    x : ndarray, shape (N, ...), uint8 or floating
+    x : ndarray, shape (N, ...), of any numbers but complex ones
         Raw inputs, not scaled; images keep their height and width.
     y : ndarray, shape (N,) integers, or (N, K) one-hot or values; or None
     scale : float or None
-        What `x` is multiplied by before the network: 1/255 for images of bytes, None for arrays.
+        What `x` is multiplied by before the network: 1/255 for IDX, PNG and JPEG, None for arrays.
     name : str
     """
 
@@ -47,8 +47,8 @@ class Dataset:
             raise DatasetError(f"{self.name}: expected rows of features, (N, D), found shape {self.x.shape}")
         if self.x.dtype.kind not in "fiub":
             raise DatasetError(f"{self.name}: expected numbers, found {self.x.dtype}")
-        if self.y is not None and len(self.y) != len(self.x):
-            raise DatasetError(f"{self.name}: expected {len(self.x)} labels, one a row, found {len(self.y)}")
+        if self.y is not None:
+            check_one_a_row(self.y, len(self.x), self.name)
 
     @property
     def samples(self) -> int:
@@ -83,7 +83,7 @@ def open_rows(
     label_column : str or int, optional
         Name or number, from 0, of the column of a CSV file that is no feature but the label.
     header : bool, optional
-        Whether the first line of a CSV file has names. Otherwise it has if it is not all numbers.
+        Whether the first line of a CSV file has names. Otherwise it has if no cell of it is a number.
 
     Raises
     ------
@@ -149,9 +149,9 @@ def load_data(
         Rows of features, or images; .npy and plain IDX files are mapped into memory.
     y : path, optional
         Labels, one a row. Otherwise those of the same file: the label column of CSV, an array called y,
-        t or labels in .npz.
+        t, y_test, labels or arr_1 in .npz.
     scale : float, optional
-        What the rows are multiplied by. Otherwise 1/255 for images of bytes, and nothing else.
+        What the rows are multiplied by. Otherwise 1/255 for IDX, PNG and JPEG, and nothing else.
     side, invert, label_column, header
         As for `open_rows`.
 

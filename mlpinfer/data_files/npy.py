@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import ArrayRows, Rows, map_file
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular, read_file, unzip
-from mlpinfer.npy import MAX_HEADER, Header, read_header
+from mlpinfer.npy import MAX_HEADER, check_length, decode, read_header
 
 #: Names of the rows and of their labels in an .npz, the first that is there.
 _ROWS, _LABELS = ("x", "X", "x_test", "data", "images", "arr_0"), ("y", "t", "y_test", "labels", "arr_1")
@@ -58,7 +57,7 @@ def map_npy(path: str) -> npt.NDArray[Any]:
     """
     with open_regular(path, DatasetError) as file:
         header = read_header(file.read(MAX_HEADER + 12), path, DatasetError, _MOST)
-        _check_length(header, os.fstat(file.fileno()).st_size - header.offset, path)
+        check_length(header, os.fstat(file.fileno()).st_size, path, DatasetError)
         if 0 in header.shape or not header.shape:
             raise DatasetError(f"{path}: expected rows of features, (N, D), found shape {header.shape}")
         return map_file(file, path, header.dtype, header.offset, header.shape, header.order)
@@ -80,23 +79,13 @@ def open_npz(path: str) -> ArrayRows:
         raise DatasetError(f"{path}: {error}") from None
     arrays = {name.removesuffix(".npy"): data for name, data in members.items() if name.endswith(".npy")}
     rows = next((name for name in _ROWS if name in arrays), None)
+    if len(arrays) == 1 and not arrays.keys() & set(_LABELS):
+        (rows,) = arrays
     if rows is None:
         raise DatasetError(f"{path}: expected an array called {', '.join(_ROWS)}, found {_names(arrays)}")
     labels = next((name for name in _LABELS if name in arrays), None)
-    y = None if labels is None else _decode(arrays[labels], f"{path}: {labels}")
-    return ArrayRows(path, _decode(arrays[rows], f"{path}: {rows}"), y)
-
-
-def _decode(data: bytes, name: str) -> npt.NDArray[Any]:
-    header = read_header(data, name, DatasetError)
-    _check_length(header, len(data) - header.offset, name)
-    array = np.frombuffer(data, header.dtype, offset=header.offset)
-    return array.reshape(header.shape, order=header.order)
-
-
-def _check_length(header: Header, found: int, name: str) -> None:
-    if found != header.nbytes:
-        raise DatasetError(f"{name}: expected {header.shape} of {header.dtype}, found {found} bytes")
+    y = None if labels is None else decode(arrays[labels], f"{path}: {labels}", DatasetError)
+    return ArrayRows(path, decode(arrays[rows], f"{path}: {rows}", DatasetError), y)
 
 
 def _names(arrays: dict[str, bytes]) -> str:

@@ -93,14 +93,25 @@ class ArrayRows(Rows):
         if x.ndim < 2 or x.size == 0:
             raise DatasetError(f"{name}: expected rows of features, (N, D), found shape {x.shape}")
         self.name, self._x, self.y, self.scale = name, x, y, scale
-        if y is not None and (y.ndim == 0 or len(y) != len(x)):
-            found = len(y) if y.ndim else "a single number"
-            raise DatasetError(f"{name}: expected {len(x)} labels, one a row, found {found}")
+        if y is not None:
+            check_one_a_row(y, len(x), name)
         self.samples, self.shape = len(x), x.shape[1:]
 
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, as they are."""
         return self._x[begin:end]
+
+
+def check_one_a_row(y: Array, rows: int, name: str) -> None:
+    """Refuse another number of labels than of rows.
+
+    Raises
+    ------
+    DatasetError
+    """
+    if y.ndim == 0 or len(y) != rows:
+        found = len(y) if y.ndim else "a single number"
+        raise DatasetError(f"{name}: expected {rows} labels, one a row, found {found}")
 
 
 class _Names(Sequence[str]):

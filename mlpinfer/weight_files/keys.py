@@ -77,14 +77,13 @@ def find(raw: RawWeights) -> Found:
     for suffix, layout in _SUFFIXES.items():
         if any(re.fullmatch(rf"(.*[./])?{suffix}", key) for key in raw.arrays):
             pairs = _find_suffixed(raw, suffix)
-            return Found(pairs, layout, ordered=_is_numbered(pairs))
+            return _by_number(pairs, layout)
     if any(_SKLEARN.fullmatch(key) for key in raw.arrays):
         count = sum(key.startswith("coefs_.") for key in raw.arrays)
         pairs = [(f"coefs_.{i}", f"intercepts_.{i}") for i in range(count)]
         _refuse_others(raw, pairs)
         return Found(pairs, "in-out", ordered=True)
-    pairs = _find_any(raw)
-    return Found(pairs, None, ordered=_is_numbered(pairs))
+    return _by_number(_find_any(raw), None)
 
 
 def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
@@ -150,12 +149,11 @@ def chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[
     return behind(frozenset(pairs), None)
 
 
-def _is_numbered(pairs: list[Pair]) -> bool:
-    """Tell whether names differ in their numbers alone; if so, they are sorted by them."""
+def _by_number(pairs: list[Pair], layout: str | None) -> Found:
+    """Order pairs whose names differ in their numbers alone."""
     if len({re.sub(r"[0-9]+", "", W) for W, _ in pairs}) > 1:
-        return False
-    pairs.sort(key=lambda pair: natural(pair[0]))
-    return True
+        return Found(pairs, layout, ordered=False)
+    return Found(sorted(pairs, key=lambda pair: natural(pair[0])), layout, ordered=True)
 
 
 def _find_book(raw: RawWeights) -> list[Pair]:
@@ -212,7 +210,12 @@ def _refuse_others(raw: RawWeights, pairs: Sequence[Pair]) -> None:
     wanted = {name for pair in pairs for name in pair}
     for key in raw.arrays:
         if key not in wanted:
-            raise WeightsError(f"{shown(key)}: expected weights and biases of linear layers only, found this")
+            found = "this"
+            if _STATISTICS.search(_last_word(key)):
+                found = "batch normalization; make it part of them first, as Network.from_torch does"
+            raise WeightsError(
+                f"{shown(key)}: expected weights and biases of linear layers only, found {found}"
+            )
     for missing in wanted - raw.arrays.keys() - {None}:
         raise WeightsError(f"{shown(str(missing))}: expected beside the other layers, but missing")
 

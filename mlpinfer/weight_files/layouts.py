@@ -48,10 +48,12 @@ def to_network(
     hidden = "sigmoid" if hidden is None and (found.by_the_book or len(weights) == 1) else hidden
     head = head or raw.metadata.get("head") or ("softmax" if found.by_the_book else None)
     if head is None or hidden is None:
-        raise WeightsError(
-            "the file does not say its activations: give hidden (--hidden sigmoid, tanh, relu, leaky_relu, "
-            "identity) and head (--head softmax, sigmoid, identity)"
-        )
+        missing = {
+            "hidden (--hidden sigmoid, tanh, relu, leaky_relu, identity)": hidden,
+            "head (--head softmax, sigmoid, identity)": head,
+        }
+        give = " and ".join(option for option, value in missing.items() if value is None)
+        raise WeightsError(f"the file does not say its activations: give {give}")
     return Network.from_arrays(
         weights,
         [np.zeros(W.shape[1], W.dtype) if b is None else b for W, b in zip(weights, biases, strict=True)],

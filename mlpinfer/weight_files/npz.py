@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer import npy
 from mlpinfer.errors import WeightsError, quoted
-from mlpinfer.npy import read_header
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
 _METADATA = "metadata.json"
@@ -31,7 +31,7 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
         if name == _METADATA:
             metadata = parse_metadata(member)
         elif name.endswith(".npy"):
-            arrays[name.removesuffix(".npy")] = decode_npy(member, name)
+            arrays[name.removesuffix(".npy")] = npy.decode(member, name, WeightsError)
         else:
             notes.append(f"{quoted(name)} left out: expected an .npy array")
     return RawWeights(arrays, metadata, notes)
@@ -48,18 +48,3 @@ def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) 
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
         archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(dict(metadata)))
     return file.getvalue()
-
-
-def decode_npy(data: bytes, name: str) -> npt.NDArray[Any]:
-    """Read an .npy file of floats, integers or booleans; objects and structures are refused.
-
-    Raises
-    ------
-    WeightsError
-        Naming the member.
-    """
-    header = read_header(data, name, WeightsError)
-    if len(data) - header.offset != header.nbytes:
-        found = len(data) - header.offset
-        raise WeightsError(f"{quoted(name)}: expected {header.shape} of {header.dtype}, found {found} bytes")
-    return np.frombuffer(data, header.dtype, offset=header.offset).reshape(header.shape, order=header.order)

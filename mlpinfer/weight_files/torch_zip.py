@@ -55,7 +55,12 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
     if len(pickles) > 1 or f"{folder}constants.pkl" in members:
         raise WeightsError("expected a state_dict, found TorchScript; save model.state_dict() instead")
     storages = _Storages(members, folder)
-    value = stack_machine.run(members[pickles[0]], _STAND_INS, storages.load)
+    try:
+        value = stack_machine.run(members[pickles[0]], _STAND_INS, storages.load)
+    except WeightsError as error:
+        if "asks to run 'torch.nn." in str(error):
+            raise WeightsError(f"{error}, not a whole module; save model.state_dict() instead") from None
+        raise
     notes: list[str] = []
     for key in _CHECKPOINT_KEYS:
         if _is_dict(value) and _is_dict(value.get(key)):

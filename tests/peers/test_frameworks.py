@@ -96,10 +96,86 @@ class Around(nn.Module):
         self.first, self.part, self.last = nn.Linear(3, 5), part, nn.Linear(5, 2)
 
 
+def trained(module, features):
+    """Give batch normalization something to remember."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d) and part.affine:
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+    for _ in range(3):
+        module.train()(torch.randn(50, features) * 3 + 1)
+    return module.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 4), nn.BatchNorm1d(4)],
+        [
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 9),
+            nn.ReLU(),
+            nn.BatchNorm1d(9, eps=0.1),
+            nn.Linear(9, 4, bias=False),
+        ],
+        [
+            nn.BatchNorm1d(6),
+            nn.BatchNorm1d(6, affine=False),
+            nn.Linear(6, 4),
+            nn.BatchNorm1d(4),
+            nn.BatchNorm1d(4),
+        ],
+    ],
+    ids=["after", "before", "twice"],
+)
+def test_batch_normalization(parts, dtype):
+    torch.manual_seed(0)
+    module = trained(nn.Sequential(*parts, nn.Softmax(dim=1)), 6).to(dtype)
+    x = torch.randn(1000, 6).to(dtype)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    network = Network.from_torch(module)
+    assert_equal(network, x.numpy(), expected)
+    assert len(network.notes) == sum(isinstance(part, nn.BatchNorm1d) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            [nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4)],
+            "expected a linear layer behind batch normalization",
+        ),
+        ([nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)], "found one without"),
+        ([nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)], "'3': expected linear"),
+    ],
+    ids=["last", "untracked", "between"],
+)
+def test_batch_normalization_that_is_no_part_of_a_layer(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Network.from_torch(nn.Sequential(*parts))
+
+
+def test_what_torch_saves_of_others_is_refused_with_what_to_do(tmp_path):
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    torch.save(module, tmp_path / "module.pt")
+    with pytest.raises(ValueError, match=r"not a whole module; save model.state_dict\(\) instead"):
+        load_network(tmp_path / "module.pt")
+    torch.save(module.state_dict(), tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"running_mean: .*found batch normalization; make it part of them"):
+        load_network(tmp_path / "state.pt")
+
+
+def test_logarithms_of_softmax():
+    module, x = nn.Sequential(nn.Linear(6, 3), nn.LogSoftmax(dim=1)), torch.randn(100, 6)
+    with torch.no_grad():
+        assert_equal(Network.from_torch(module), x.numpy(), module(x).exp().numpy())
+
+
 @pytest.mark.parametrize(
     "part",
     [
-        nn.BatchNorm1d(5),
         nn.GELU(),
         nn.Tanh(),
         Subclass(5, 5),
@@ -132,7 +208,7 @@ def test_a_checkpoint_with_its_optimizer(tmp_path):
 
 @pytest.mark.parametrize(
     "part",
-    [nn.BatchNorm1d(5), nn.GELU(), nn.Softmax(dim=0), nn.Sequential(nn.ReLU(), nn.Tanh())],
+    [nn.BatchNorm2d(5), nn.GELU(), nn.Softmax(dim=0), nn.Sequential(nn.ReLU(), nn.Tanh())],
     ids=lambda part: type(part).__name__,
 )
 def test_other_parts_are_refused(part):
@@ -186,6 +262,17 @@ def test_sklearn_classifier(digits, activation, classes):
     assert network.head == ("sigmoid" if classes == 2 else "softmax")
     assert_equal(network, x, model.predict_proba(x))
     np.testing.assert_array_equal(Predictor(network, precision="float64").predict(x), model.predict(x))
+
+
+def test_sklearn_labels_of_one_s_own(digits):
+    x, t = digits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = MLPClassifier((5,), max_iter=5, random_state=0).fit(x, np.array(list("abcdefghij"))[t])
+    with pytest.warns(UserWarning, match="labels are positions in the model's classes_: 0 means 'a'"):
+        network = Network.from_sklearn(model)
+    labels = Predictor(network, precision="float64").predict(x)
+    np.testing.assert_array_equal(model.classes_[labels], model.predict(x))
 
 
 def test_sklearn_regressor(digits):
