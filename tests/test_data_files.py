@@ -176,8 +176,8 @@ def test_csv(tmp_path, header, end, begin):
     [
         ("\n\n", "expected rows of numbers, found none"),
         ("a,b\n", "behind the header, found none"),
-        ("1,2\n3\n", "row 2: expected 2 columns, found 1"),
-        ("1,2\n3,x\n", "row 2, column 1: expected a number, found 'x'"),
+        ("1,2\n3\n", "line 2: expected 2 columns, found 1"),
+        ("1,2\n3,x\n", "line 2, column 1 of 0 to 1: expected a number, found 'x'"),
         ('1,2\n3,"4\n', "expected CSV"),
         ("1,2\n" + "9" * 200_000 + ",1\n", "expected CSV"),
         ("1,2\n\udcff,3\n", "expected CSV"),
@@ -190,6 +190,57 @@ def test_damaged_csv_is_refused(tmp_path, text, message):
         rows_of(path)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\r\n1,2\r\n\r\n3,x\r\n", "line 4, column 'b': expected a number, found 'x'"),
+        ("\n\na,b\r1,2\r3\r", "line 5: expected 2 columns, found 1"),
+        ('a,b\n"1",2\n3,""\n', "line 3, column 'b': expected a number, found ''"),
+        ('a,b\n1,2\n"3\n",x\n', "line 4, column 'b': expected a number, found 'x'"),
+        ("a,b\n" + "1,2\n" * 10_000 + "1,2,3\n1\n", "line 10002: expected 2 columns, found 3"),
+        ("a\n1\n \n", "line 3, column 'a': expected a number, found ' '"),
+        ("a\n \n1\n", "line 2, column 'a': expected a number, found ' '"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 2**18])
+def test_what_is_wrong_with_csv_is_found_by_its_line(tmp_path, monkeypatch, text, message, size):
+    monkeypatch.setattr("mlpinfer.data_files.csv._BLOCK_CHARACTERS", size)
+    (tmp_path / "x.csv").write_text(text, newline="")
+    with pytest.raises(DatasetError, match=message):
+        rows_of(tmp_path / "x.csv")
+
+
+NUMBERS = st.one_of(
+    st.floats(width=64).map(repr),
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda x: f" {x:+.3e} "),
+    st.integers(-(10**30), 10**30).map(str),
+    st.sampled_from(["inf", "-Infinity", "NaN", "1.", ".5", "٣"]),
+)
+
+
+@given(st.data(), st.integers(1, 4), st.sampled_from(["\n", "\r\n", "\r"]), st.integers(1, 40), st.booleans())
+def test_csv_is_read_as_python_reads_numbers(tmp_path_factory, data, width, end, size, quotes):
+    cells = data.draw(st.lists(st.lists(NUMBERS, min_size=width, max_size=width), min_size=1, max_size=8))
+    empty = data.draw(st.lists(st.booleans(), min_size=len(cells), max_size=len(cells)))
+    lines = [
+        ",".join(f'"{cell}"' if quotes and i == 1 else cell for cell in row) + end * (1 + blank)
+        for i, (row, blank) in enumerate(zip(cells, empty, strict=True))
+    ]
+    path = tmp_path_factory.getbasetemp() / "law.csv"
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+    expected = np.array([[float(cell) for cell in row] for row in cells])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlpinfer.data_files.csv._BLOCK_CHARACTERS", size)
+        rows = open_rows([path], header=False)
+        np.testing.assert_array_equal(rows.read(0, rows.samples), expected)
+        for i in range(len(cells)):
+            np.testing.assert_array_equal(rows.read(i, i + 1), expected[i : i + 1])
+        if width > 1:
+            labelled = open_rows([path], header=False, label_column=1)
+            np.testing.assert_array_equal(labelled.y.astype(float), expected[:, 1])
+            np.testing.assert_array_equal(labelled.read(0, len(cells)), np.delete(expected, 1, axis=1))
 
 
 def test_label_columns_that_are_not_there(tmp_path):
@@ -285,7 +336,7 @@ def test_a_header_that_is_not_plain_is_asked_for(tmp_path):
     (tmp_path / "x.csv").write_text("a,1\n2,3\n")
     with pytest.raises(DatasetError, match=r"names of all columns, found 'a'; say --header"):
         open_rows([tmp_path / "x.csv"])
-    with pytest.raises(DatasetError, match="row 1, column 0: expected a number, found 'a'"):
+    with pytest.raises(DatasetError, match="line 1, column 0 of 0 to 1: expected a number, found 'a'"):
         rows_of(tmp_path / "x.csv", header=False)
     (tmp_path / "x.csv").write_text("7,8\n2,3\n")
     rows = open_rows([tmp_path / "x.csv"], header=True, label_column="8")
@@ -372,7 +423,7 @@ def test_names_that_would_not_print(tmp_path, name):
     for inputs in (tmp_path, tmp_path / "*.csv"):
         assert open_rows([inputs]).samples == 1
     (tmp_path / name).write_text("1,none\n")
-    with pytest.raises(DatasetError, match="row 1: expected numbers") as caught:
+    with pytest.raises(DatasetError, match="line 1: expected numbers") as caught:
         open_rows([tmp_path]).read(0, 1)
     assert str(caught.value).isprintable()
 

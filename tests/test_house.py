@@ -127,6 +127,9 @@ def test_nothing_unpickles(path):
         assert not {"pickle", "marshal", "shelve", "dill", "joblib"} & set(names), path
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            if called == "np.loadtxt" and path.name == "csv.py":
+                assert ast.unparse(node.args[0]) == "lines"  # a list of text; a file's name it might unpack
+                continue
             assert called not in ("eval", "exec", "np.load", "np.loadtxt", "np.genfromtxt", "pickle.load"), (
                 path
             )
