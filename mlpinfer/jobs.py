@@ -12,7 +12,6 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import os
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -24,9 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlpinfer._version import VERSION
-from mlpinfer.data_files import Rows
+from mlpinfer.data_files import Rows, check_features
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import InputError
 from mlpinfer.files import write_whole
 from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, read_object, remove
 from mlpinfer.ops import Array
@@ -192,10 +191,7 @@ def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
     rows = inputs.open()
-    if math.prod(rows.shape) != predictor.n_features_in_:
-        raise DatasetError(
-            f"{rows.name}: expected rows of {predictor.n_features_in_} features, found shape {rows.shape}"
-        )
+    check_features(rows.name, rows.shape, predictor.n_features_in_)
     check_scaled(rows.read(0, 1).dtype, predictor.scale, f"{rows.name}: ")
     return rows
 

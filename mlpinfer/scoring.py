@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mlpinfer import metrics
-from mlpinfer.data_files import Dataset
+from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError, InputError
 from mlpinfer.ops import Array
@@ -78,10 +78,7 @@ def score(
             "check_parity: expected a predictor on a GPU, to compare with the CPU, found one on the cpu"
         )
     features = predictor.n_features_in_
-    if data.features != features:
-        raise DatasetError(
-            f"{data.name}: expected rows of {features} features, found shape {data.x.shape[1:]}"
-        )
+    check_features(data.name, data.x.shape[1:], features)
     if predictor.scale is None and data.scale is not None:
         predictor = predictor.variant(scale=data.scale)
     x = data.x.reshape(data.samples, features)

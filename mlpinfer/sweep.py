@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlpinfer.data_files import Dataset
+from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import Environment, environment
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import InputError
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor, first_known
@@ -139,10 +139,7 @@ def sweep(
     for name, given in {"batch_sizes": batch_sizes, "devices": devices, "threads": threads}.items():
         if not given:
             raise InputError(f"{name}: expected one or more, found none")
-    if data.features != network.sizes[0]:
-        raise DatasetError(
-            f"{data.name}: expected rows of {network.sizes[0]} features, found shape {data.x.shape[1:]}"
-        )
+    check_features(data.name, data.x.shape[1:], network.sizes[0])
     x = data.x[:MOST_ROWS].reshape(-1, data.features)
     known = first_known(scale, network.scale, data.scale)
     sizes = sorted({min(size, len(x)) for size in batch_sizes})  # no batch has more rows than there are

@@ -124,7 +124,7 @@ def files(tmp_path, book_arrays):
         (["--data", "bad/cut"], 5, "cut short"),
         (["--data", IMAGES, "--labels", "bad/few"], 5, "expected 10000 labels, one a row, found 9999"),
         (["--data", "bad/27"], 5, "expected rows of 784 features, found shape (27, 27)"),
-        (["--data", shipped()], 5, "expected an IDX file"),
+        (["--data", shipped()], 5, "expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these"),
         (["--labels", LABELS], 2, "expected --data with it"),
         (["--batch-size", "0"], 2, "--batch-size"),
         (["--batch-size", "-3"], 2, "--batch-size"),

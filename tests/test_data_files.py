@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from mlpinfer import Dataset, DatasetError, MlpInferError, load_data
-from mlpinfer.data_files import idx, open_rows
+from mlpinfer.data_files import check_features, idx, open_rows
 from tests.hostile import images as hostile_images
 
 DTYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
@@ -24,7 +24,7 @@ def test_idx_round_trip(tmp_path_factory, data, dtype, packed):
     raw = idx.encode(array)
     path = tmp_path_factory.mktemp("idx") / "file"
     path.write_bytes(gzip.compress(raw) if packed else raw)
-    found = idx.load(path)
+    _, found = rows_of(path)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, array)
 
@@ -32,9 +32,9 @@ def test_idx_round_trip(tmp_path_factory, data, dtype, packed):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "cut short"),
+        (b"", "expected rows, found an empty file"),
         (b"\0\0\x08", "cut short"),
-        (b"\1\0\x08\1\0\0\0\1x", "expected an IDX file"),
+        (b"\1\0\x08\1\0\0\0\1x", "expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these"),
         (b"\0\0\x0a\1\0\0\0\1x", "expected an IDX file"),
         (b"\0\0\x08\0x", "expected an IDX file"),
         (b"\0\0\x08\1\0\0\0\0", "above zero"),
@@ -49,7 +49,7 @@ def test_damaged_idx_is_refused(tmp_path, raw, message, pack):
     path = tmp_path / "file"
     path.write_bytes(pack(raw))
     with pytest.raises(DatasetError) as caught:
-        idx.load(path)
+        rows_of(path)
     assert str(path) in str(caught.value)
     if pack is bytes:
         assert message in str(caught.value)
@@ -268,6 +268,13 @@ def test_images(tmp_path):
         rows_of(tmp_path, side=28)
 
 
+def test_rows_of_another_width_are_refused_with_a_hint(tmp_path):
+    check_features("x", (7, 4), 28)
+    for shape, hint in (((5,), "is one the label"), ((1,), "CSV has commas"), ((3,), r"found shape \(3,\)$")):
+        with pytest.raises(DatasetError, match=hint):
+            check_features("x", shape, 4)
+
+
 def test_images_need_pillow(tmp_path, monkeypatch):
     import sys
 
@@ -293,7 +300,9 @@ def test_several_files_are_one_sequence(tmp_path):
     with pytest.raises(DatasetError, match=r"3\.npy: expected rows of shape \(4,\) .*, found \(5,\)"):
         open_rows([tmp_path])
     (tmp_path / "empty").mkdir()
-    for nothing in (tmp_path / "empty", tmp_path / "*.csv", tmp_path / "no.npy"):
+    with pytest.raises(DatasetError, match="expected a folder of data files, found none in it"):
+        open_rows([tmp_path / "empty"])
+    for nothing in (tmp_path / "*.csv", tmp_path / "no.npy"):
         with pytest.raises(FileNotFoundError):
             open_rows([nothing])
 

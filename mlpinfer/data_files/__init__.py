@@ -16,7 +16,7 @@ from mlpinfer.data_files.rows import PIXEL_SCALE, JoinedRows, Rows, check_one_a_
 from mlpinfer.errors import DatasetError
 from mlpinfer.files import open_regular
 
-__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "check_labels", "load_data", "open_rows"]
+__all__ = ["PIXEL_SCALE", "Dataset", "Rows", "check_features", "check_labels", "load_data", "open_rows"]
 
 #: How PNG and JPEG files begin.
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -88,7 +88,7 @@ def open_rows(
     Raises
     ------
     DatasetError
-        If a file is none of these, or the files differ in the shape of their rows.
+        If a file is none of these, a folder has none, or the files differ in the shape of their rows.
     FileNotFoundError
         If there is no such file, or no file of a pattern.
     """
@@ -171,6 +171,22 @@ def load_data(
     return Dataset(values, labels, rows.scale if scale is None else scale, name)
 
 
+def check_features(name: str, shape: tuple[int, ...], features: int) -> None:
+    """Refuse rows of another number of features than a network's.
+
+    Raises
+    ------
+    DatasetError
+    """
+    if math.prod(shape) != features:
+        hint = ""
+        if shape == (features + 1,):
+            hint = "; is one the label? label_column (--label-column) names it"
+        elif shape == (1,):
+            hint = "; CSV has commas between its columns"
+        raise DatasetError(f"{name}: expected rows of {features} features, found shape {shape}{hint}")
+
+
 def check_labels(path: Path, rows: Rows) -> None:
     """Refuse rows that are no labels, of shape () or (K,).
 
@@ -204,12 +220,14 @@ def _expand(path: str) -> list[str]:
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
         found = [entry for entry in entries if not os.path.isdir(entry)]
+        if not found:
+            raise DatasetError(f"{path}: expected a folder of data files, found none in it")
     elif not os.path.lexists(path) and glob.has_magic(path):
         found = sorted(glob.glob(path))
     else:
         return [path]
     if not found:
-        raise FileNotFoundError(2, "no file in it", path)
+        raise FileNotFoundError(2, "no file of that pattern", path)
     return found
 
 
@@ -229,10 +247,14 @@ def _open(path: str, label_column: str | int | None, header: bool | None) -> Row
     from mlpinfer.data_files import csv, idx, npy
 
     begin = _begin(path)
+    if not begin:
+        raise DatasetError(f"{path}: expected rows, found an empty file")
     if begin.startswith(b"\x93NUMPY"):
         return npy.NpyRows(path)
     if begin.startswith(b"PK\x03\x04"):
         return npy.open_npz(path)
     if csv.is_text(begin):
         return csv.CsvRows(path, label_column, header)
-    return idx.IdxRows(path)
+    if begin.startswith((b"\0\0", b"\x1f\x8b")):
+        return idx.IdxRows(path)
+    raise DatasetError(f"{path}: expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these")

@@ -111,18 +111,11 @@ class IdxRows(Rows):
         return np.frombuffer(values, self._header[0]).reshape(end - begin, *self.shape)
 
 
-def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read a whole IDX file into an array of the shape and type it declares; errors as `IdxRows`."""
-    rows = IdxRows(path)
-    return np.array(rows.read(0, rows.samples))
-
-
 def _read_header(source: Gunzip | _Plain, name: str) -> _Header:
     zeros, code, ndim = struct.unpack(">HBB", source.read(4))
     if zeros or code not in _TYPES or ndim == 0:
-        raise DatasetError(
-            f"{name}: expected an IDX file (two zero bytes, a type code), found something else"
-        )
+        other = "; unpack files of other formats" if isinstance(source, Gunzip) else ""
+        raise DatasetError(f"{name}: expected an IDX file (two zero bytes, a type code), found none{other}")
     shape = struct.unpack(f">{ndim}I", source.read(4 * ndim))
     if 0 in shape or ndim > 8:
         raise DatasetError(f"{name}: expected 1 to 8 dimensions above zero, found {shape[:8]}")

@@ -47,7 +47,7 @@ def attacks() -> Iterator[Attack]:
             "null": (lambda path: os.symlink("/dev/null", path), f"{_REGULAR} device"),
             "memory": (lambda path: os.symlink("/proc/self/mem", path), "cannot be read|none of these"),
             "circle": (lambda path: os.symlink(os.path.basename(path), path), "cannot be read"),
-            "empty": (_write(b""), "none of these|cut short"),
+            "empty": (_write(b""), "none of these|cut short|empty file"),
         }
         if reader == "weights":
             places["folder"] = _folder_of("file", _write(b"x")), f"{_REGULAR} folder"

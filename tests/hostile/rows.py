@@ -21,7 +21,7 @@ def header(*dimensions: int, code: int = 8, zeros: int = 0) -> bytes:
 
 #: Danger, file, message; each plain and gzipped.
 _IDX = {
-    "magic": ("idx", header(1, zeros=1) + b"x", "expected an IDX file"),
+    "magic": ("idx", header(1, zeros=1) + b"x", "found none of these|expected an IDX file"),
     "type": ("idx", header(1, code=10) + b"x", "expected an IDX file"),
     "no_dimension": ("idx", header() + b"x", "expected an IDX file"),
     "nine": ("idx", header(*[1] * 9) + b"x", "1 to 8 dimensions"),
