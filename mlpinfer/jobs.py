@@ -70,11 +70,14 @@ class Job:
     tasks : tuple of Task
     description : dict
         All that the values depend on; a job goes on only where it is the same.
+    names : sequence of str, or None
+        Of images, the file of each row.
     """
 
     out: str
     tasks: tuple[Task, ...]
     description: dict[str, Any]
+    names: Sequence[str] | None = None
 
     @property
     def folder(self) -> str:
@@ -144,7 +147,7 @@ def split_job(
             zip(file_parts(inputs, stamps, rows, spans), spans, strict=True)
         )
     )
-    return Job(out, tasks, description)
+    return Job(out, tasks, description, rows.names)
 
 
 def _checked_out(out: str) -> str:
@@ -338,12 +341,12 @@ def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task,
             f"{job.folder}: an unfinished run is there; give resume (--resume) or overwrite (--overwrite)"
         )
     if os.path.lexists(job.out):
-        if not overwrite:
+        if not _is_output(job):
+            raise InputError(f"{job.out}: expected a free name, found something else; move it away")
+        if not overwrite and not (job.to_folder and not os.listdir(job.out)):
             raise InputError(
                 f"{job.out}: expected a free name, found something; give overwrite (--overwrite)"
             )
-        if not _is_output(job):
-            raise InputError(f"{job.out}: expected predictions to overwrite, found something else")
     remove(job.folder, PLAN)
     os.mkdir(job.folder)
     with write_whole(plan) as file:
@@ -365,9 +368,10 @@ def is_done(job: Job) -> bool:
         return False
     if not _is_output(job):
         raise InputError(f"{job.out}: expected predictions, found something else")
-    if job.to_folder:
-        _check_same(job, os.path.join(job.out, MANIFEST))
-    return True
+    manifest = os.path.join(job.out, MANIFEST)
+    if job.to_folder and os.path.exists(manifest):
+        _check_same(job, manifest)
+    return not job.to_folder or os.path.exists(manifest)
 
 
 def _is_output(job: Job) -> bool:
@@ -380,7 +384,8 @@ def _check_same(job: Job, plan: str) -> None:
         if before.get(key) != now:
             found = f"{ascii(before.get(key))[:60]}, found {ascii(now)[:60]}"
             raise InputError(
-                f"resume: expected {key} as it was, {found}; overwrite (--overwrite) begins anew"
+                f"resume: expected {key} as it was, {found}; "
+                "give it so, or overwrite (--overwrite) to begin anew"
             )
 
 

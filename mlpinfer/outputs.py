@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -25,7 +26,8 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     """Make the output of all parts, whole or not at all, and remove the job's folder.
 
     A name that ends in .npy, .csv or .jsonl becomes one file; one without an end a folder of the parts and
-    ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part.
+    ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part. In .csv
+    and .jsonl, rows that are images have the name of their file too.
 
     Raises
     ------
@@ -64,19 +66,21 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
 
 
 class _Parts:
-    """The values of all parts, in order, some rows at a time."""
+    """The values of all parts, in order, some rows at a time, and the number of the first of them."""
 
     def __init__(self, job: Job) -> None:
         self._paths = [task.path for task in job.tasks]
         first = map_npy(self._paths[0])
         self.dtype, self.shape = first.dtype, first.shape[1:]
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[tuple[int, Array]]:
+        first = 0
         for path in self._paths:
             part = map_npy(path)
             rows = max(1, _PIECE_VALUES // max(1, math.prod(part.shape[1:])))
             for at in range(0, len(part), rows):
-                yield part[at : at + rows]
+                yield first + at, part[at : at + rows]
+            first += len(part)
 
 
 def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:
@@ -84,24 +88,33 @@ def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:
     described = {"descr": parts.dtype.str, "fortran_order": False, "shape": (job.rows, *parts.shape)}
     np.lib.format.write_array_header_1_0(header, described)
     yield header.getvalue()
-    for piece in parts:
+    for _, piece in parts:
         yield piece.tobytes()
 
 
 def _csv(job: Job, parts: _Parts) -> Iterator[bytes]:
-    yield ",".join(_columns(job, parts)).encode() + b"\n"
-    for piece in parts:
-        yield "".join(",".join(row) + "\n" for row in as_text(piece)).encode()
+    file = ["file"] if job.names else []
+    yield ",".join([*_columns(job, parts), *file]).encode() + b"\n"
+    for first, piece in parts:
+        rows = as_text(piece)
+        text = io.StringIO()
+        if job.names:
+            named = ([*row, job.names[i]] for i, row in enumerate(rows, first))
+            csv.writer(text, lineterminator="\n").writerows(named)
+        else:
+            text.writelines(",".join(row) + "\n" for row in rows)
+        yield text.getvalue().encode(errors="backslashreplace")
 
 
 def _jsonl(job: Job, parts: _Parts) -> Iterator[bytes]:
     names = _columns(job, parts)
     name = names[0].partition("_")[0]
-    for piece in parts:
-        for row in as_text(piece):
+    for first, piece in parts:
+        for i, row in enumerate(as_text(piece), first):
             values = [value if value.strip("-")[:1].isdigit() else "null" for value in row]  # no NaN in JSON
             text = f"[{', '.join(values)}]" if parts.shape else values[0]
-            yield f'{{"{name}": {text}}}\n'.encode()
+            file = f', "file": {json.dumps(job.names[i])}' if job.names else ""
+            yield f'{{"{name}": {text}{file}}}\n'.encode()
 
 
 def _columns(job: Job, parts: _Parts) -> list[str]:

@@ -1,5 +1,6 @@
 """Predictions to disk: in tasks, whole or not at all, and gone on with after whatever stopped them."""
 
+import csv
 import gzip
 import json
 import os
@@ -163,7 +164,9 @@ def test_resume_refuses_another_job(predictor, rows, tmp_path, monkeypatch, chan
         with pytest.raises(OSError, match="No space"):
             predict(predictor, rows, tmp_path / "out.npy")
     other, values = change(predictor, rows)
-    with pytest.raises(InputError, match=rf"^resume: expected {key} as it was, .*; overwrite .* begins anew"):
+    with pytest.raises(
+        InputError, match=rf"^resume: expected {key} as it was, .*; give it so, or overwrite .* to begin anew"
+    ):
         predict(other, rows, tmp_path / "out.npy", values, resume=True)
     predict(other, rows, tmp_path / "out.npy", values, overwrite=True)
     assert len(np.load(tmp_path / "out.npy")) == 1_037
@@ -219,6 +222,30 @@ def test_a_link_is_written_where_it_points(predictor, rows, tmp_path):
     out.symlink_to(tmp_path / "labels.csv")
     predict(predictor, rows, out)
     assert (tmp_path / "labels.csv").read_text().startswith("label\n")
+
+
+def test_an_empty_folder_is_free(predictor, rows, tmp_path):
+    (tmp_path / "out").mkdir()
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out")
+    assert not jobs.is_done(job)
+    predict(predictor, rows, tmp_path / "out", resume=True)
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_images_are_named(predictor, mnist, tmp_path):
+    names = ["a.png", 'b,"c".png', "d\n.png"]
+    for name, row in zip(names, mnist[0], strict=False):
+        Image.fromarray(row.reshape(28, 28)).save(tmp_path / name)
+    paths = [str(tmp_path / name) for name in names]
+    expected = mnist[1][:3].tolist()
+    for end in (".csv", ".jsonl"):
+        job = split_job(predictor, Inputs(tuple(paths), side=28), tmp_path / f"out{end}")
+        outputs.finish(job, run_job(predictor, job))
+    with open(tmp_path / "out.csv", newline="") as file:
+        found = list(csv.reader(file))
+    assert found == [["label", "file"], *([str(t), path] for t, path in zip(expected, paths, strict=True))]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lines == [{"label": t, "file": path} for t, path in zip(expected, paths, strict=True)]
 
 
 @pytest.mark.parametrize("name", ["out.npy", "out"])
