@@ -51,7 +51,7 @@ def connect(address: str | None = None, scheduler_file: str | None = None) -> Cl
     try:
         from distributed import Client
     except ImportError:
-        raise missing_package("a Dask cluster", "distributed", "dask") from None
+        raise missing_package("a Dask cluster", "distributed") from None
     where = address or f"the scheduler of {scheduler_file}"
     if scheduler_file and not os.path.exists(scheduler_file):
         raise ClusterError(f"{scheduler_file}: expected the file that a Dask scheduler writes, found none")

@@ -46,9 +46,9 @@ class ClusterError(MlpInferError, RuntimeError):
     """A cluster that is not there or is gone, or tasks that failed on it."""
 
 
-def missing_package(what: str, package: str, extra: str) -> MlpInferError:
-    """Return the error that says that `what` needs an optional package, and how to install it."""
-    return MlpInferError(f"{what} needs {package}: pip install 'mlpinfer[{extra}]'")
+def missing_package(what: str, *packages: str) -> MlpInferError:
+    """Return the error that says that `what` needs optional packages, and how to install them."""
+    return MlpInferError(f"{what} needs {', '.join(packages)}: pip install {' '.join(packages)}")
 
 
 def printable(text: str) -> str:

@@ -43,9 +43,9 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(
     ("packages", "driver", "index", "problem", "fix"),
     [
-        ((), Driver(), 0, "no package", "pip install 'mlpinfer[cuda12]'"),
-        ((), Driver(13000), 0, "no package", "pip install 'mlpinfer[cuda13]'"),
-        ((), None, 0, "no package", "pip install 'mlpinfer[cuda12]'"),
+        ((), Driver(), 0, "no package", "pip install 'cupy-cuda12x[ctk]'"),
+        ((), Driver(13000), 0, "no package", "pip install 'cupy-cuda13x[ctk]'"),
+        ((), None, 0, "no package", "pip install 'cupy-cuda12x[ctk]'"),
         (("cupy-cuda12x 14.2.0",), None, 0, "no driver", "install or repair the NVIDIA driver"),
         (("cupy-cuda12x 14.2.0",), Driver(init=100), 0, "no device", "nvidia-smi"),
         (("cupy-cuda12x 14.2.0",), Driver(devices=0), 0, "no device", "nvidia-smi"),

@@ -280,7 +280,7 @@ def test_images_need_pillow(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MlpInferError, match=r"reading images needs Pillow: pip install 'mlpinfer\[images\]'"):
+    with pytest.raises(MlpInferError, match=r"reading images needs pillow: pip install pillow"):
         open_rows([tmp_path], side=28)
 
 

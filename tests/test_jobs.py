@@ -464,7 +464,7 @@ main(["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy", "--dask", "
     )
     assert (done.returncode, done.stderr) == (
         1,
-        "mlpinfer: a Dask cluster needs distributed: pip install 'mlpinfer[dask]'\n",
+        "mlpinfer: a Dask cluster needs distributed: pip install distributed\n",
     )
 
 

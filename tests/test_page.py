@@ -210,5 +210,8 @@ def test_a_missing_package_is_named_before_anything_is_computed(run, tmp_path):
     (tmp_path / "jinja2.py").write_text("raise ImportError('no', name='jinja2')")
     done = run("score", "--report", "r.html", PYTHONPATH=f"{tmp_path}:{':'.join(sys.path)}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "mlpinfer: a report as a page needs jinja2: pip install 'mlpinfer[report]'\n"
+    assert (
+        done.stderr
+        == "mlpinfer: a report as a page needs jinja2, matplotlib, pillow: pip install jinja2 matplotlib pillow\n"
+    )
     assert not (tmp_path / "r.html").exists()

@@ -107,8 +107,8 @@ def _ask_driver() -> tuple[str | None, int, str | None]:
 def _fix(problems: list[str], packages: tuple[str, ...], driver: str | None) -> str:
     if not problems:
         return ""
-    extra = "cuda13" if driver and int(driver.partition(".")[0]) >= 13 else "cuda12"
-    install = f"pip install 'mlpinfer[{extra}]'"
+    major = 13 if driver and int(driver.partition(".")[0]) >= 13 else 12
+    install = f"pip install 'cupy-cuda{major}x[ctk]'"
     kinds = " ".join(problems)
     if "two packages" in kinds or "wrong CUDA" in kinds:
         names = " ".join(package.split()[0] for package in packages)

@@ -43,7 +43,7 @@ class ImageRows(Rows):
         try:
             import PIL.Image  # noqa: F401
         except ImportError:
-            raise missing_package("reading images", "Pillow", "images") from None
+            raise missing_package("reading images", "pillow") from None
         self.name, self.names, self._invert = paths[0], list(paths), invert
         self._paths = self.names
         self._side = side

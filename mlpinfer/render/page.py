@@ -42,8 +42,8 @@ def check_packages() -> None:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
         import PIL  # noqa: F401
-    except ImportError as error:
-        raise missing_package("a report as a page", str(error.name), "report") from None
+    except ImportError:
+        raise missing_package("a report as a page", "jinja2", "matplotlib", "pillow") from None
 
 
 def write_page(

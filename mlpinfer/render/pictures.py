@@ -189,5 +189,5 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure  # without pyplot: no windows, no global state
     except ImportError:
-        raise missing_package("drawing", "matplotlib", "report") from None
+        raise missing_package("drawing", "matplotlib") from None
     return Figure((max(width, 4), max(height, 2)), dpi=120, layout="constrained")

@@ -38,7 +38,7 @@ def _library() -> Any:
     try:
         import onnx
     except ImportError:
-        raise missing_package("reading and writing ONNX", "onnx", "onnx") from None
+        raise missing_package("reading and writing ONNX", "onnx") from None
     return onnx
 
 

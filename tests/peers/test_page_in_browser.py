@@ -5,6 +5,12 @@ import shutil
 
 import pytest
 
+from mlpinfer import Predictor, load_network, score
+from mlpinfer.mistakes import find_mistakes
+from mlpinfer.mnist import load_mnist_dataset
+from mlpinfer.render.page import write_page
+from mlpinfer.weight_files import shipped
+
 pytestmark = pytest.mark.browser
 
 
@@ -65,6 +71,19 @@ def test_the_gallery_is_filtered_by_class(browser, report):
     assert watched.shown() == wrong
     assert page.evaluate("[...document.images].every(image => image.naturalWidth === 28)")
     watched.check()
+
+
+def test_a_gallery_of_some_says_of_how_many(browser, tmp_path):
+    data = load_mnist_dataset()
+    predictor = Predictor(load_network(shipped()), scale=data.scale)
+    path = tmp_path / "some.html"
+    write_page(path, score(predictor, data, repeat=1), find_mistakes(predictor, data, 20), "python")
+    page = Watched(browser, path).page
+    assert page.inner_text("#count") == "20 shown, of the 20 most confident"
+    label = page.get_attribute("#gallery li", "data-label")
+    page.select_option("#true-label", label)
+    alike = page.locator(f"#gallery li[data-label='{label}']").count()
+    assert page.inner_text("#count") == f"{alike} shown, of the 20 most confident"
 
 
 def test_the_filter_and_the_gallery_agree_after_going_back(browser, report):
