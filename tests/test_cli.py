@@ -235,7 +235,7 @@ TORCH = [shipped("mnist_784-128-64-10.pt"), "--hidden", "sigmoid", "--head", "so
 
 
 def test_inspect_prints_a_table(run):
-    done = run("inspect", shipped())
+    done = run("inspect", shipped(), COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     for text in ("784, 50", "-1, 50", "39,250", "45,360 parameters", "45,200 multiply-adds", "sigmoid"):
         assert text in done.stdout

@@ -138,7 +138,7 @@ def test_the_sentences():
     cpu, gpu = point("cpu", 100, 1_234_567.0, threads=2), point("gpu:0", 1_000, 5e6)
     on_cpu = sweeping.Bound("memory", 0.81, 0.081, 0, 0.5, 0.229)
     assert sweep_sentences(of([cpu], bound=on_cpu)) == [
-        "Recommended: 100 rows a batch on the cpu, 2 threads: 1,234,567 rows/s.",
+        "* Recommended: 100 rows a batch on the cpu, 2 threads: 1,234,567 rows/s.",
         "Memory bounds it: of 0.81 us that a row takes there, launches 10%, memory 62%, arithmetic 28%.",
     ]
     on_gpu = sweeping.Bound("launches", 0.2, 0.15, 0.1, 0, 0.02)
@@ -157,7 +157,7 @@ def test_the_command(run, tmp_path, mnist):
     how = ["sweep", "--data", "rows.npy", "--scale", "1/255", "--batch-sizes", "10, 100", "--repeat", 1]
     done = run(*how, "--plot", "sweep.png", "--json", "sweep.json")
     assert (done.returncode, done.stderr) == (0, "")
-    for text in ("recommended", "Recommended: ", "rows/s", " it: of "):
+    for text in ("  *\n", "* Recommended: ", "rows/s", " it: of "):
         assert text in done.stdout
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     report = json.loads((tmp_path / "sweep.json").read_text())

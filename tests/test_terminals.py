@@ -30,3 +30,16 @@ def test_output_is_readable(run, command, surroundings):
     assert max(map(len, done.stdout.splitlines())) <= int(surroundings["COLUMNS"])
     if "PYTHONIOENCODING" in surroundings:
         assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("command", COMMANDS[:3], ids=lambda command: command[0])
+def test_numbers_are_whole_on_any_terminal(run, command):
+    tables = [run(*command, COLUMNS=columns).stdout for columns in ("30", "100")]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(tables)
+
+
+def test_a_file_is_as_wide_as_its_lines(run, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = run(*COMMANDS[3]).stdout.splitlines()
+    (first,) = (line for line in lines if line.startswith("Z1"))
+    assert len(first.split()) == 1 + 20 + 3  # and 30 more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,11 +22,28 @@ from mlpinfer.sweep import SweepReport
 _MAX_CLASSES = 20
 #: Nor a line of a trace; JSON has them all.
 _MAX_NUMBERS = 20
+#: Of a file, which wraps nothing.
+_FILE_COLUMNS = 500
+
+
+def make_console() -> Console:
+    """Return a console on stdout: as wide as the terminal, or, in a file, as its lines are."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_COLUMNS
+    return console
+
+
+def _print_numbers(console: Console, table: Table) -> None:
+    """Print a table whose numbers are whole, be the terminal as narrow as it may."""
+    wide = Console(highlight=False, width=_FILE_COLUMNS)
+    wide.width = max(console.width, wide.measure(table).maximum)
+    wide.print(table)
 
 
 def print_score(report: ScoreReport) -> None:
     """Print a score report on stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     facts = _facts()
     network, device, timing = report.network, report.device, report.timing
     sizes = "-".join(map(str, network.layers))
@@ -58,12 +77,12 @@ def print_score(report: ScoreReport) -> None:
     facts.add_row("")
     console.print(facts)
     if isinstance(report.metrics, ClassificationMetrics):
-        console.print(_class_table(report.metrics))
+        _print_numbers(console, _class_table(report.metrics))
 
 
 def print_sweep(report: SweepReport) -> None:
     """Print a sweep on stdout: a line a setting, the recommended one marked, and what bounds it."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("device")
     for name in ("threads", "batch", "rows/s", "p50 ms", "p99 ms"):
@@ -74,9 +93,9 @@ def print_sweep(report: SweepReport) -> None:
         numbers = (f"{point.threads}{asked}", f"{point.batch_size:,}", f"{point.samples_per_second:,.0f}")
         latency = (f"{point.batch_latency_ms.p50:.4g}", f"{point.batch_latency_ms.p99:.4g}")
         chosen = point == report.recommended
-        mark, style = ("recommended", "bold") if chosen else ("", "")
+        mark, style = ("*", "bold") if chosen else ("", "")
         table.add_row(point.device, *numbers, *latency, mark, style=style)
-    console.print(table)
+    _print_numbers(console, table)
     for sentence in sweep_sentences(report):
         console.print(f"\n{sentence}", markup=False)
 
@@ -85,7 +104,7 @@ def sweep_sentences(report: SweepReport) -> list[str]:
     """Say in words what a sweep found."""
     best, bound = report.recommended, report.bound
     where = f"{best.batch_size:,} rows a batch on the {best.device}, {_count(best.threads, 'thread')}"
-    sentences = [f"Recommended: {where}: {best.samples_per_second:,.0f} rows/s."]
+    sentences = [f"* Recommended: {where}: {best.samples_per_second:,.0f} rows/s."]
     if bound is None:
         sentences.append("What bounds it is not known of one batch size.")
     else:
@@ -108,9 +127,9 @@ def sweep_sentences(report: SweepReport) -> list[str]:
 
 def print_summary(summary: NetworkSummary) -> None:
     """Print the layers of a network on stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("layer", "W", "b", "output", "parameters", "mult-adds"):
+    for name in ("#", "W", "b", "output", "params", "mult-\nadds"):  # short, for 60 columns
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("activation", overflow="fold")
     table.add_column("weights", justify="right", no_wrap=True)
@@ -120,7 +139,7 @@ def print_summary(summary: NetworkSummary) -> None:
         counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
         weights = f"{low:.3g}..{high:.3g}"
         table.add_row(str(number), *shapes, *counts, layer.activation, weights)
-    console.print(table)
+    _print_numbers(console, table)
     sizes = "-".join(map(str, summary.sizes))
     console.print(
         f"\n{sizes}  {summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row, "
@@ -130,7 +149,7 @@ def print_summary(summary: NetworkSummary) -> None:
 
 def print_trace(trace: list[LayerTrace]) -> None:
     """Print what every layer computed for one row on stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
@@ -148,7 +167,7 @@ def _numbers(values: Array) -> str:
 
 def print_devices(inventory: Inventory) -> None:
     """Print the devices of this machine on stdout."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("device", "status", "backend", "name"):
         table.add_column(column, overflow="fold")
@@ -251,7 +270,7 @@ def _class_table(metrics: ClassificationMetrics) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, title=title, title_justify="left")
     for name in ("label", "precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")
-    table.add_column("most often taken for")
+    table.add_column("mostly taken for")
     for row, taken in rows:
         wrong, label = max((count, -label) for label, count in enumerate(taken) if label != row.label)
         numbers = (f"{value:.4f}" for value in (row.precision, row.recall, row.f1))
