@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -101,3 +102,11 @@ def test_wide_images_are_shrunk(monkeypatch):
     assert max(map(len, text.splitlines())) <= 40
     assert "█" * 10 in text
     assert "█" * 11 not in text
+
+
+def test_the_command_writes_them_as_json(run):
+    found = json.loads(run("score", "--repeat", 1, "--errors", 2, "--json", "-").stdout)["mistakes"]
+    assert found["total"] == 223
+    assert [(mistake["row"], mistake["label"], mistake["predicted"]) for mistake in found["shown"]] == [
+        (6574, 2, 6), (3941, 4, 6),
+    ]  # fmt: skip

@@ -95,14 +95,20 @@ def command(
                 dataset = objects.load_dataset(data, labels, side=network.image_side, **reading)
             predictor = objects.predictor_for(network, scale, dataset.scale, running)
             passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
-            found, mistakes = _here(predictor, dataset, passes, 0 if json == "-" else errors, bool(report))
+            found, mistakes = _here(predictor, dataset, passes, errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
         from mlpinfer.render.page import write_page
 
         write_page(report, found, mistakes, objects.command_line(context))
     if json:
-        objects.write_json(found.to_dict(), json)
+        written = found.to_dict()
+        if errors and mistakes:
+            shown = [mistake._asdict() for mistake in mistakes.shown[:errors]]
+            for mistake in shown:
+                del mistake["image"]
+            written["mistakes"] = {"total": mistakes.total, "shown": shown}
+        objects.write_json(written, json)
     if json != "-":
         from mlpinfer.render.text import print_score
 

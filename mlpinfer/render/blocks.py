@@ -8,7 +8,6 @@ from rich.style import Style
 from rich.text import Text
 
 from mlpinfer.mistakes import Image, Mistake, Mistakes, shrunk
-from mlpinfer.render.text import make_console
 
 #: Wider images are shrunk.
 _MOST_COLUMNS = 40
@@ -20,7 +19,7 @@ _SHADES = " .:-=+*#%@"
 
 def print_mistakes(mistakes: Mistakes, most: int) -> None:
     """Print up to `most` mistakes on stdout, as many side by side as there is room for."""
-    console = make_console()
+    console = Console(highlight=False)
     shown = mistakes.shown[:most]
     title = f"the {len(shown):,} most confident of {mistakes.total:,} mistakes" if shown else "no mistakes"
     console.print(f"\n{title}")

@@ -26,7 +26,7 @@ _MAX_NUMBERS = 20
 _FILE_COLUMNS = 500
 
 
-def make_console() -> Console:
+def _console() -> Console:
     """Return a console on stdout: as wide as the terminal, or, in a file, as its lines are."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -43,7 +43,7 @@ def _print_numbers(console: Console, table: Table) -> None:
 
 def print_score(report: ScoreReport) -> None:
     """Print a score report on stdout."""
-    console = make_console()
+    console = _console()
     facts = _facts()
     network, device, timing = report.network, report.device, report.timing
     sizes = "-".join(map(str, network.layers))
@@ -82,7 +82,7 @@ def print_score(report: ScoreReport) -> None:
 
 def print_sweep(report: SweepReport) -> None:
     """Print a sweep on stdout: a line a setting, the recommended one marked, and what bounds it."""
-    console = make_console()
+    console = _console()
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("device")
     for name in ("threads", "batch", "rows/s", "p50 ms", "p99 ms"):
@@ -127,7 +127,7 @@ def sweep_sentences(report: SweepReport) -> list[str]:
 
 def print_summary(summary: NetworkSummary) -> None:
     """Print the layers of a network on stdout."""
-    console = make_console()
+    console = _console()
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("#", "W", "b", "output", "params", "mult-\nadds"):  # short, for 60 columns
         table.add_column(name, justify="right", no_wrap=True)
@@ -149,7 +149,7 @@ def print_summary(summary: NetworkSummary) -> None:
 
 def print_trace(trace: list[LayerTrace]) -> None:
     """Print what every layer computed for one row on stdout."""
-    console = make_console()
+    console = _console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
@@ -167,7 +167,7 @@ def _numbers(values: Array) -> str:
 
 def print_devices(inventory: Inventory) -> None:
     """Print the devices of this machine on stdout."""
-    console = make_console()
+    console = _console()
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("device", "status", "backend", "name"):
         table.add_column(column, overflow="fold")
