@@ -15,7 +15,7 @@ from mlpinfer.errors import InputError
 
 #: "plan" turns the compiled evaluator off; a name of `Compiled.available` chooses its instruction set.
 VARIABLE = "MLPINFER_EVALUATOR"
-#: Compiled, but never run where this was written: not chosen unless it is named.
+#: Right where it was emulated, but of unknown speed: not chosen unless it is named.
 _UNMEASURED = {"neon"}
 
 

@@ -1,1 +1,1 @@
-"""Reports for people: terminal text."""
+"""Reports for people: terminal text, pictures, a web page."""
