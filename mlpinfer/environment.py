@@ -15,7 +15,7 @@ from mlpinfer.backends.numpy_backend import cpu_name
 
 
 class Environment(NamedTuple):
-    """Versions and names; None where there is no such thing."""
+    """Versions and names; None where there is no such thing. `driver` is the newest CUDA that it runs."""
 
     mlpinfer: str
     python: str

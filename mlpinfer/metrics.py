@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import DatasetError
+from mlpinfer.errors import DatasetError, InputError
 
+#: A confusion matrix has the square of it, and a report has them all.
+MOST_CLASSES = 2_000
+#: Rows are judged in parts of this many, whose logits take little memory.
+_PART_ROWS = 65_536
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -178,6 +182,23 @@ def as_labels(y: npt.NDArray[Any], classes: int) -> Labels:
     if len(flat) and (flat.min() < 0 or flat.max() >= classes):
         raise DatasetError(f"labels: expected 0 to {classes - 1}, found {flat.min()} to {flat.max()}")
     return flat.astype(np.int64)
+
+
+def check_classes(classes: Labels) -> None:
+    """Refuse more classes than a confusion matrix has room for.
+
+    Raises
+    ------
+    InputError
+    """
+    if len(classes) > MOST_CLASSES:
+        found = f"{len(classes):,}"
+        raise InputError(f"score: expected at most {MOST_CLASSES:,} classes, found {found}; use predict")
+
+
+def parts(rows: int) -> list[slice]:
+    """Cut rows into the parts in which they are judged."""
+    return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
 
 
 def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[ClassMetrics, ...]:

@@ -14,7 +14,6 @@ from mlpinfer.data_files import Dataset
 from mlpinfer.errors import InputError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
-from mlpinfer.scoring import parts
 
 Image = npt.NDArray[np.uint8]
 
@@ -62,7 +61,7 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     x, side = data.x.reshape(data.samples, -1), predictor.network.image_side
     classes = len(predictor.classes_)
     total, worst = 0, list[tuple[float, int, int, int]]()
-    for part in parts(data.samples):
+    for part in metrics.parts(data.samples):
         truth, predicted = metrics.as_labels(data.y[part], classes), predictor.predict(x[part])
         wrong = np.flatnonzero(truth != predicted)
         total += len(wrong)

@@ -175,7 +175,7 @@ class Predictor:
         return self._run(x, self._wanted["proba"])
 
     def decision_function(self, x: Array) -> Array:
-        """Return what the last layer computes before its head, shape (N, K) or (K,); K = 1 for a sigmoid head.
+        """Return what the last layer computes before its head, shape (N, K) or (K,); K = 1 before a sigmoid.
 
         Raises
         ------

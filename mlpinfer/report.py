@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlpinfer.environment import Environment
 from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
+
+if TYPE_CHECKING:
+    from mlpinfer.predictor import Predictor
 
 SCHEMA = "mlpinfer.score/1"
 
@@ -24,6 +27,14 @@ class NetworkInfo(NamedTuple):
     head: str
     scale: float | None
     sha256: str
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> NetworkInfo:
+        """Describe a predictor's network, with the scale that it applies."""
+        network = predictor.network
+        return cls(
+            network.sizes, network.parameters, network.hidden, network.head, predictor.scale, network.sha256
+        )
 
 
 class DataInfo(NamedTuple):

@@ -18,8 +18,16 @@ from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
-from mlpinfer.report import BatchInfo, ClusterInfo, DataInfo, DeviceInfo, ScoreReport, Spread, Timing
-from mlpinfer.scoring import check_classes, network_info, parts
+from mlpinfer.report import (
+    BatchInfo,
+    ClusterInfo,
+    DataInfo,
+    DeviceInfo,
+    NetworkInfo,
+    ScoreReport,
+    Spread,
+    Timing,
+)
 
 
 class ScoreTask(NamedTuple):
@@ -31,12 +39,21 @@ class ScoreTask(NamedTuple):
     end: int
 
 
+class Worker(NamedTuple):
+    """What a task was computed on."""
+
+    device: str
+    name: str
+    backend: str
+    evaluator: str
+
+
 class Scored(NamedTuple):
     """What a task found, and what computed it; the tally is None where there are no labels."""
 
     rows: int
     tally: metrics.Tally | None
-    device: tuple[str, str, str, str]
+    by: Worker
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,7 @@ def split_score(
     stamps = inputs.stamps()
     rows = jobs.check_inputs(predictor, inputs, "labels")
     if predictor.network.head != "identity":
-        check_classes(predictor)
+        metrics.check_classes(predictor.classes_)
     truth = None
     if labels is not None:
         source = Inputs((labels,)).resolve()
@@ -106,14 +123,14 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
             predictor.predict(x)
             tally = None
         else:
-            tallies = (_tally(predictor, x[part], truth[part]) for part in parts(len(x)))
+            tallies = (_tally(predictor, x[part], truth[part]) for part in metrics.parts(len(x)))
             tally = functools.reduce(operator.add, tallies)
     for files in (task.files, task.labels):
         if files:
             files.check()
     backend = predictor.backend
-    device = (backend.device, backend.describe(), backend.name, predictor.evaluator)
-    return Scored(len(x), tally, device)
+    worker = Worker(backend.device, backend.describe(), backend.name, predictor.evaluator)
+    return Scored(len(x), tally, worker)
 
 
 def _truth(task: ScoreTask) -> Array | None:
@@ -145,16 +162,22 @@ def report_of(
     tallies = [part.tally for part in scored if part.tally is not None]
     with np.errstate(all="ignore"):  # as in the tasks
         found = functools.reduce(operator.add, tallies).result() if tallies else None
-    used = zip(*(part.device for part in scored), strict=True)
-    device, name, backend, evaluator = (", ".join(sorted(set(names))) for names in used)
+    used = zip(*(part.by for part in scored), strict=True)
+    by = Worker(*(", ".join(sorted(set(names))) for names in used))
     size = predictor.batch_size
     full = sum(part.rows // size for part in scored)
     steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
     return ScoreReport(
-        network_info(predictor),
+        NetworkInfo.of(predictor),
         job.data,
         DeviceInfo(
-            predictor.requested_device, device, name, backend, cluster.threads, predictor.precision, evaluator
+            predictor.requested_device,
+            by.device,
+            by.name,
+            by.backend,
+            cluster.threads,
+            predictor.precision,
+            by.evaluator,
         ),
         BatchInfo(size, full, job.data.samples - full * size),
         found,

@@ -9,10 +9,7 @@ one batch at a time on one thread, so that no timer sits inside the throughput r
 from __future__ import annotations
 
 import functools
-import math
 import operator
-import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -20,27 +17,19 @@ from mlpinfer import metrics
 from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
 from mlpinfer.report import (
     BatchInfo,
     DataInfo,
     DeviceInfo,
-    Latency,
     NetworkInfo,
     Parity,
     ScoreReport,
     Spread,
     Timing,
 )
-
-#: A confusion matrix has the square of it, and a report has them all.
-MOST_CLASSES = 2_000
-#: Metrics are summed up over parts of this many rows.
-_PART_ROWS = 65_536
-#: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
-_LATENCY_ROWS = 3_000
-_LATENCY_BATCHES = (20, 1_000)
 
 
 def score(
@@ -98,7 +87,7 @@ def score(
     batches = latencies(predictor, x, values)
     spread = Spread.of(seconds)
     return ScoreReport(
-        network_info(predictor),
+        NetworkInfo.of(predictor),
         DataInfo(data.name, data.samples, data.features),
         _device_info(predictor, x),
         BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
@@ -126,21 +115,9 @@ def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) 
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
     if predictor.network.head != "identity":
-        check_classes(predictor)
+        metrics.check_classes(predictor.classes_)
     if repeat < 1 or warmup < 0:
         raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
-
-
-def check_classes(predictor: Predictor) -> None:
-    """Refuse more classes than a confusion matrix has room for.
-
-    Raises
-    ------
-    InputError
-    """
-    classes = len(predictor.classes_)
-    if classes > MOST_CLASSES:
-        raise InputError(f"score: expected at most {MOST_CLASSES:,} classes, found {classes:,}; use predict")
 
 
 def _check_truth(predictor: Predictor, data: Dataset) -> None:
@@ -149,7 +126,7 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
         return
     outputs = predictor.network.sizes[-1]
     if predictor.network.head != "identity":
-        for part in parts(data.samples):
+        for part in metrics.parts(data.samples):
             metrics.as_labels(data.y[part], max(2, outputs))
     elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
         raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
@@ -161,7 +138,7 @@ def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float,
     The pass computes logits, in parts, so that those of 10^8 rows need no memory.
     """
     cold, loss = 0.0, 0.0
-    for part in parts(len(x)):
+    for part in metrics.parts(len(x)):
         elapsed, logits = timed(predictor, predictor.decision_function, x[part])
         cold += elapsed
         if y is not None and predictor.network.head != "identity":
@@ -176,49 +153,14 @@ def _measure(
     """Judge what a timed pass computed."""
     if predictor.network.head == "identity":
         y = y.reshape(predicted.shape)
-        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in parts(len(y))]
+        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in metrics.parts(len(y))]
         return functools.reduce(operator.add, values).result()
     classes = len(predictor.classes_)
     confusion = np.zeros((classes, classes), np.int64)
-    for part in parts(len(y)):
+    for part in metrics.parts(len(y)):
         truth = metrics.as_labels(y[part], classes)
         confusion += metrics.confusion_matrix(truth, predicted[part], classes)
     return metrics.LabelTally(confusion, loss).result()
-
-
-def parts(rows: int) -> list[slice]:
-    """Cut rows into spans whose logits take little memory."""
-    return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
-
-
-def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
-    """Return the seconds until the device is done, and what was computed."""
-    begin = time.perf_counter()
-    result = compute(x)
-    predictor.backend.synchronize()
-    return time.perf_counter() - begin, result
-
-
-def latencies(predictor: Predictor, x: Array, values: str) -> list[float]:
-    """Return the seconds of single batches on one thread, full ones where there are some."""
-    with predictor.variant(threads=1) as alone:
-        return _latencies_of(alone, x, values)
-
-
-def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
-    compute = alone.predict if values == "labels" else alone.predict_proba
-    size = alone.batch_size
-    starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
-    fewest, most = _LATENCY_BATCHES
-    count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
-    starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    compute(x[:size])
-    return [timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
-
-
-def latency_of(seconds: list[float]) -> Latency:
-    """Return the percentiles of latencies in milliseconds."""
-    return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
 
 
 def _parity(predictor: Predictor, x: Array) -> Parity:
@@ -226,7 +168,7 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
     cpu = predictor.variant(device="cpu", threads=None)
     regression = predictor.network.head == "identity"
     different, largest = 0, 0.0
-    for part in parts(len(x)):
+    for part in metrics.parts(len(x)):
         values = "predict" if regression else "predict_proba"
         here, there = (getattr(p, values)(x[part]) for p in (cpu, predictor))
         with np.errstate(invalid="ignore"):
@@ -238,19 +180,6 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
         if not regression:
             different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
     return Parity(cpu.backend.device, None if regression else different, largest)
-
-
-def _percentile(values: list[float], q: float) -> float:
-    """The smallest measured value that `q` percent of all do not exceed (nearest rank)."""
-    return sorted(values)[max(0, math.ceil(q / 100 * len(values)) - 1)]
-
-
-def network_info(predictor: Predictor) -> NetworkInfo:
-    """Describe the network, with the scale that is applied."""
-    network = predictor.network
-    return NetworkInfo(
-        network.sizes, network.parameters, network.hidden, network.head, predictor.scale, network.sha256
-    )
 
 
 def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:

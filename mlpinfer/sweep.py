@@ -18,11 +18,11 @@ import numpy as np
 from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import Environment, environment
 from mlpinfer.errors import InputError
+from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor, first_known
 from mlpinfer.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
-from mlpinfer.scoring import latencies, latency_of, network_info, timed
 from mlpinfer.workers import run_all
 
 SCHEMA = "mlpinfer.sweep/1"
@@ -153,7 +153,7 @@ def sweep(
         best = _recommended(points)
         gpus = [predictor.backend for predictor in predictors if predictor.backend.name != "numpy"]
         return SweepReport(
-            network_info(predictors[0]),
+            NetworkInfo.of(predictors[0]),
             DataInfo(data.name, len(x), data.features),
             precision,
             values,

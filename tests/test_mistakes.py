@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mlpinfer import Dataset, InputError, Network, Predictor, scoring
+from mlpinfer import Dataset, InputError, Network, Predictor, metrics
 from mlpinfer.mistakes import Mistake, Mistakes, find_mistakes
 from mlpinfer.render import blocks
 
@@ -17,7 +17,7 @@ def predictor(network):
 
 def test_they_are_the_rows_that_are_wrong(predictor, mnist, monkeypatch):
     x, t = mnist
-    monkeypatch.setattr(scoring, "_PART_ROWS", 999)
+    monkeypatch.setattr(metrics, "_PART_ROWS", 999)
     found = find_mistakes(predictor, Dataset(x.reshape(-1, 28, 28), t), 10_000)
     predicted, proba = predictor.predict(x), predictor.predict_proba(x)
     assert found.total == len(found.shown) == 223

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from mlpinfer import Dataset, DatasetError, InputError, Network, Predictor, metrics, score, scoring
+from mlpinfer import Dataset, DatasetError, InputError, Network, Predictor, measuring, metrics, score
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +52,17 @@ def test_latency_is_of_full_batches():
         def variant(self, threads):
             return self
 
-    scoring.latencies(Slow(), np.zeros((11, 2)), "labels")
+    measuring.latencies(Slow(), np.zeros((11, 2)), "labels")
     assert set(calls) == {4}
-    assert scoring._percentile([3.0, 1, 2], 50) == 2
-    assert scoring._percentile([1.0, 2], 50) == 1
-    assert scoring._percentile([1.0, 2], 99) == 2
+    assert measuring._percentile([3.0, 1, 2], 50) == 2
+    assert measuring._percentile([1.0, 2], 50) == 1
+    assert measuring._percentile([1.0, 2], 99) == 2
 
 
 def test_parts_add_up(network, mnist, monkeypatch):
     data = Dataset(mnist[0][:1037], mnist[1][:1037], 1 / 255)
     whole = score(Predictor(network), data, repeat=1).metrics
-    monkeypatch.setattr(scoring, "_PART_ROWS", 100)
+    monkeypatch.setattr(metrics, "_PART_ROWS", 100)
     parts = score(Predictor(network), data, repeat=1).metrics
     assert parts.confusion == whole.confusion
     assert parts.log_loss == pytest.approx(whole.log_loss, rel=1e-6)

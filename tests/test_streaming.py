@@ -7,7 +7,17 @@ import warnings
 import numpy as np
 import pytest
 
-from mlpinfer import Dataset, DeviceError, InputError, Network, Predictor, score, scoring, streaming
+from mlpinfer import (
+    Dataset,
+    DeviceError,
+    InputError,
+    Network,
+    Predictor,
+    measuring,
+    score,
+    scoring,
+    streaming,
+)
 from tests.fake_device import DeviceArray, FakeDevice, on_device
 
 
@@ -173,9 +183,9 @@ def test_an_error_in_a_lane_reaches_the_caller(fake, network, mnist, monkeypatch
 def test_the_clock_stops_behind_the_device(fake, network, mnist, monkeypatch):
     predictor = Predictor(network, "gpu", 100, scale=1 / 255)
     clock = iter(range(10))
-    monkeypatch.setattr(scoring.time, "perf_counter", lambda: fake.log.append("clock") or next(clock))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: fake.log.append("clock") or next(clock))
     fake.log.clear()
-    scoring.timed(predictor, predictor.predict, mnist[0][:300])
+    measuring.timed(predictor, predictor.predict, mnist[0][:300])
     assert fake.log[0] == "clock"
     assert fake.log[-2:] == ["synchronize", "clock"]
 

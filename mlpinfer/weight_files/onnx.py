@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mlpinfer.errors import MlpInferError, WeightsError, missing_package, quoted
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
+from mlpinfer.ops import slope_of
 from mlpinfer.weight_files.protobuf import has_more_than
 from mlpinfer.weight_files.raw import RawWeights, parse_metadata
 
@@ -319,8 +320,9 @@ def encode(network: Network) -> bytes:
 
 def _activation_node(helper: Any, activation: str, value: str, result: str) -> Any:
     kinds = {name: kind for kind, name in _ACTIVATIONS.items()} | {"identity": "Identity"}
-    if activation.startswith("leaky_relu"):
-        return helper.make_node("LeakyRelu", [value], [result], alpha=float(activation[11:-1]))
+    slope = slope_of(activation)
+    if slope is not None:
+        return helper.make_node("LeakyRelu", [value], [result], alpha=slope)
     return helper.make_node(
         kinds[activation], [value], [result], **({"axis": -1} if activation == "softmax" else {})
     )

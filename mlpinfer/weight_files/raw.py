@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError
@@ -51,3 +52,8 @@ def parse_metadata(data: bytes) -> dict[str, str]:
     if type(values) is not dict or any(type(value) is not str for value in values.values()):
         raise WeightsError("damaged metadata: expected one JSON object of strings")
     return values
+
+
+def widen(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return bfloat16 numbers, given by their bits as uint16, as float32: they are its upper halves."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.npy import is_shape
-from mlpinfer.weight_files.bfloat16 import widen
-from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights, parse_metadata
+from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights, parse_metadata, widen
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 _DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}

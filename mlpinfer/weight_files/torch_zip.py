@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from mlpinfer.errors import WeightsError, quoted
 from mlpinfer.weight_files import stack_machine
-from mlpinfer.weight_files.bfloat16 import widen
-from mlpinfer.weight_files.raw import RawWeights
+from mlpinfer.weight_files.raw import RawWeights, widen
 
 #: NumPy codes of the storages that are read. bfloat16 is read as its bits.
 _STORAGES = {
