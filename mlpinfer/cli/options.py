@@ -52,7 +52,10 @@ def _together(name: str, *options: Callable[[Command], Command]) -> Callable[[Co
 network = _together(
     "layers",
     click.option(
-        "--hidden", metavar="NAMES", help="Activation of the hidden layers, or one each: relu,tanh."
+        "--hidden",
+        metavar="NAMES",
+        help="Activation of the hidden layers, or one each (relu,tanh): sigmoid, tanh, relu, "
+        "leaky_relu(SLOPE) or identity.",
     ),
     click.option(
         "--head", type=click.Choice(["softmax", "sigmoid", "identity"]), help="Behind the last layer."
