@@ -69,3 +69,8 @@ def quoted(value: object, limit: int = 80) -> str:
     else:
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def said(error: BaseException) -> str:
+    """What a library's error says, a stranger's file perhaps: ASCII, escaped, at most 100 characters."""
+    return ascii(str(error))[1:-1][:100]

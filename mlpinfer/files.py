@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlpinfer.errors import MlpInferError, quoted
+from mlpinfer.errors import MlpInferError, quoted, said
 
 if TYPE_CHECKING:
     import zipfile
@@ -172,7 +172,7 @@ def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
     except (refuse, MemoryError):
         raise
     except Exception as error:  # zipfile and zlib raise a dozen unrelated types on damaged files
-        raise refuse(f"damaged zip: {ascii(str(error))[1:-1][:100]}") from None
+        raise refuse(f"damaged zip: {said(error)}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], length: int, refuse: type[MlpInferError]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from mlpinfer._version import VERSION
 from mlpinfer.data_files import Rows, check_features
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
-from mlpinfer.errors import InputError
+from mlpinfer.errors import InputError, quoted
 from mlpinfer.files import write_whole
 from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, read_object, remove
 from mlpinfer.ops import Array
@@ -188,7 +188,7 @@ def cut(
 def check_inputs(predictor: Predictor, inputs: Inputs, values: str) -> Rows:
     """Open the inputs and see that they fit; errors as `split_job`."""
     if values not in VALUES:
-        raise InputError(f"values: expected {', '.join(VALUES)}, found {ascii(values)[:60]}")
+        raise InputError(f"values: expected {', '.join(VALUES)}, found {quoted(values)}")
     if values == "proba" and predictor.network.head == "identity":
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"

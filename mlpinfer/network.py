@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer import ops
-from mlpinfer.errors import InputError, MlpInferError, WeightsError
+from mlpinfer.errors import InputError, MlpInferError, WeightsError, quoted
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -367,7 +367,7 @@ def checked_hidden(hidden: str | Sequence[str], refuse: type[MlpInferError] = We
 def checked_head(head: str, refuse: type[MlpInferError] = WeightsError) -> str:
     """Return the name of a head, refusing what is none."""
     if not isinstance(head, str) or head not in ops.HEADS:
-        raise refuse(f"head: expected softmax, sigmoid or identity, found {ascii(head)[:60]}")
+        raise refuse(f"head: expected softmax, sigmoid or identity, found {quoted(head)}")
     return head
 
 

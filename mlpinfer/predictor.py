@@ -13,7 +13,7 @@ import numpy as np
 from mlpinfer import kernels, ops
 from mlpinfer.backends import Backend, DeviceBackend, fetch, get_backend, send_like
 from mlpinfer.backends.numpy_backend import usable_cores
-from mlpinfer.errors import DeviceMemoryError, InputError
+from mlpinfer.errors import DeviceMemoryError, InputError, quoted
 from mlpinfer.folding import fold
 from mlpinfer.kernels.compiled import CompiledEvaluator, fits
 from mlpinfer.network import LayerTrace, Network, checked_scale
@@ -88,9 +88,9 @@ class Predictor:
                 f"network: expected a Network, found {found}; load_network reads one from a file"
             )
         if precision not in PRECISIONS:
-            raise InputError(f"precision: expected float32 or float64, found {ascii(precision)[:60]}")
+            raise InputError(f"precision: expected float32 or float64, found {quoted(precision)}")
         if not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
-            raise InputError(f"threshold: expected a number between 0 and 1, found {ascii(threshold)[:60]}")
+            raise InputError(f"threshold: expected a number between 0 and 1, found {quoted(threshold)}")
         self.network, self.requested_device, self.precision = network, device, precision
         self.threshold = float(threshold)
         self.scale = network.scale if scale is None else checked_scale(scale, InputError)
@@ -395,5 +395,5 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name}: expected a whole number from 1, found {ascii(value)[:60]}")
+        raise InputError(f"{name}: expected a whole number from 1, found {quoted(value)}")
     return int(value)

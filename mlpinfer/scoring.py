@@ -16,7 +16,7 @@ import numpy as np
 from mlpinfer import metrics
 from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import environment
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import DatasetError, InputError, quoted
 from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor
@@ -109,7 +109,7 @@ def score(
 
 def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) -> None:
     if values not in ("labels", "proba"):
-        raise InputError(f"values: expected labels or proba, found {ascii(values)[:60]}")
+        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
     if values == "proba" and predictor.network.head == "identity":
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"

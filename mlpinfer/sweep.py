@@ -17,7 +17,7 @@ import numpy as np
 
 from mlpinfer.data_files import Dataset, check_features
 from mlpinfer.environment import Environment, environment
-from mlpinfer.errors import InputError
+from mlpinfer.errors import InputError, quoted
 from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
@@ -133,7 +133,7 @@ def sweep(
         As `Predictor`, and if there is nothing to sweep.
     """
     if values not in ("labels", "proba"):
-        raise InputError(f"values: expected labels or proba, found {ascii(values)[:60]}")
+        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
     if repeat < 1:
         raise InputError(f"repeat: expected 1 or more, found {repeat}")
     for name, given in {"batch_sizes": batch_sizes, "devices": devices, "threads": threads}.items():

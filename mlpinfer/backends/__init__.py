@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.backends.numpy_backend import NumpyBackend
-from mlpinfer.errors import DeviceError, InputError
+from mlpinfer.errors import DeviceError, InputError, quoted
 from mlpinfer.ops import Array
 
 _DEVICE = re.compile(r"(?:gpu|cuda)(?::([0-9]{1,4}))?")
@@ -117,7 +117,7 @@ def get_backend(device: str = "cpu") -> Backend:
         return _auto()
     match = _DEVICE.fullmatch(device) if isinstance(device, str) else None
     if match is None:
-        raise InputError(f"device: expected auto, cpu, gpu or gpu:N, found {ascii(device)[:60]}")
+        raise InputError(f"device: expected auto, cpu, gpu or gpu:N, found {quoted(device)}")
     return _gpu(int(match[1] or 0))
 
 

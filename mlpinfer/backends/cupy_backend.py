@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer import ops
-from mlpinfer.errors import DeviceError, DeviceMemoryError
+from mlpinfer.errors import DeviceError, DeviceMemoryError, said
 
 
 class CupyBackend:
@@ -47,7 +47,7 @@ class CupyBackend:
         except Exception as error:  # CuPy raises a type of its own for each of a dozen libraries
             raise DeviceError(
                 f"{self.device} is not available: CuPy {cupy.__version__} cannot compute: "
-                f"{ascii(str(error))[1:-1][:200]}; `mlpinfer devices` shows what is installed, "
+                f"{said(error)}; `mlpinfer devices` shows what is installed, "
                 "and CUPY_CACHE_DIR must be a folder that can be written"
             ) from error
         if not right:
@@ -78,7 +78,7 @@ class CupyBackend:
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            text = ascii(str(error))[1:-1][:200]
+            text = said(error)
             raise DeviceMemoryError(f"{self.device} is out of memory: {text}") from None
 
     def finish(self, activation: str) -> Callable[[Any, Any], None]:

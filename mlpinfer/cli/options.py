@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mlpinfer.errors import quoted
+
 if TYPE_CHECKING:
     Number = click.ParamType[float]
 else:
@@ -28,7 +30,7 @@ class Scale(Number):
             numerator, slash, denominator = str(value).replace("_", "?").partition("/")  # float() takes 1_0
             return float(numerator) / (float(denominator) if slash else 1.0)
         except (ValueError, ZeroDivisionError):
-            self.fail(f"expected a number such as 1/255, found {ascii(value)[:60]}", param, ctx)
+            self.fail(f"expected a number such as 1/255, found {quoted(value)}", param, ctx)
 
 
 def _together(name: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:

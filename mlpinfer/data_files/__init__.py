@@ -204,9 +204,9 @@ def _read_labels(path: Path) -> npt.NDArray[Any]:
     check_labels(path, rows)
     labels = rows.read(0, rows.samples)
     if labels.dtype == np.float64:  # CSV has but one kind of number
-        from mlpinfer.data_files.csv import as_labels
+        from mlpinfer.data_files.csv import whole_numbers
 
-        labels = as_labels(labels)
+        labels = whole_numbers(labels)
     return labels[:, 0] if rows.shape == (1,) else labels
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import Rows
-from mlpinfer.errors import DatasetError, quoted
+from mlpinfer.errors import DatasetError, quoted, said
 from mlpinfer.files import open_regular
 
 Table = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ class CsvRows(Rows):
         if label is None:
             self.samples = sum(map(len, self._parse([])))
         else:
-            self.y = as_labels(np.concatenate([np.empty(0), *(t[:, 0] for t in self._parse([label]))]))
+            self.y = whole_numbers(np.concatenate([np.empty(0), *(t[:, 0] for t in self._parse([label]))]))
             self.samples = len(self.y)
         if not self.samples:
             raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
@@ -159,7 +159,7 @@ class CsvRows(Rows):
             try:
                 yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             except (csv.Error, UnicodeDecodeError) as error:
-                raise DatasetError(f"{self._path}: expected CSV: {ascii(str(error))[1:-1][:100]}") from None
+                raise DatasetError(f"{self._path}: expected CSV: {said(error)}") from None
 
     def _records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield rows that are not empty, and the number of the last line of each, from 1."""
@@ -222,8 +222,8 @@ def _is_number(cell: str) -> bool:
     return "_" not in cell
 
 
-def as_labels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return whole numbers as integers."""
+def whole_numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values as integers where all are whole numbers."""
     whole = np.isfinite(values) & (np.abs(values) < 2**53) & (values == np.trunc(values))
     return values.astype(np.int64) if whole.all() else values
 

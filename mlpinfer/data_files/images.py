@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.data_files.rows import PIXEL_SCALE, Rows
-from mlpinfer.errors import DatasetError, missing_package
+from mlpinfer.errors import DatasetError, missing_package, said
 from mlpinfer.files import read_file
 
 _MOST_PIXELS = 100_000_000
@@ -85,7 +85,5 @@ class ImageRows(Rows):
         except (DatasetError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise half a dozen unrelated types
-            raise DatasetError(
-                f"{path}: expected a PNG or JPEG image: {ascii(str(error))[1:-1][:100]}"
-            ) from None
+            raise DatasetError(f"{path}: expected a PNG or JPEG image: {said(error)}") from None
         return 255 - pixels if self._invert else pixels

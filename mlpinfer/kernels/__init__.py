@@ -11,7 +11,7 @@ import importlib.util
 import os
 from typing import NamedTuple
 
-from mlpinfer.errors import InputError
+from mlpinfer.errors import InputError, quoted
 
 #: "plan" turns the compiled evaluator off; a name of `Compiled.available` chooses its instruction set.
 VARIABLE = "MLPINFER_EVALUATOR"
@@ -46,7 +46,7 @@ def find_compiled() -> Compiled:
         return Compiled(None, available, problem or f"turned off by {VARIABLE}=plan", fix)
     if wanted and wanted not in available:
         choices = ", ".join(("plan", *available))
-        raise InputError(f"{VARIABLE}: expected one of {choices} on this machine, found {ascii(wanted)[:60]}")
+        raise InputError(f"{VARIABLE}: expected one of {choices} on this machine, found {quoted(wanted)}")
     if not wanted and available and available[0] in _UNMEASURED:
         wanted_one = f"{VARIABLE}={available[0]} turns it on"
         return Compiled(None, available, f"{available[0]} has not been measured yet; {wanted_one}", None)

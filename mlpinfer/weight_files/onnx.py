@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import MlpInferError, WeightsError, missing_package, quoted
+from mlpinfer.errors import MlpInferError, WeightsError, missing_package, quoted, said
 from mlpinfer.files import MAX_FILE_BYTES
 from mlpinfer.network import Network
 from mlpinfer.ops import slope_of
@@ -73,7 +73,7 @@ def decode(data: bytes) -> RawWeights:
     except (MlpInferError, MemoryError):
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
-        raise WeightsError(f"damaged ONNX: {ascii(str(error))[1:-1][:100]}") from None
+        raise WeightsError(f"damaged ONNX: {said(error)}") from None
     return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.errors import WeightsError, quoted, said
 from mlpinfer.npy import is_shape
 from mlpinfer.weight_files.raw import MAX_ARRAYS, RawWeights, parse_metadata, widen
 
@@ -40,7 +40,7 @@ def decode(data: bytes) -> RawWeights:
     try:
         tensors = deserialize(data)  # type: ignore[no-untyped-call,unused-ignore]
     except (SafetensorError, ValueError, OverflowError) as error:
-        raise WeightsError(f"damaged safetensors: {ascii(str(error))[1:-1][:100]}") from None
+        raise WeightsError(f"damaged safetensors: {said(error)}") from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust; no Exception, so that few catch it
             raise

@@ -17,7 +17,7 @@ import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mlpinfer.errors import WeightsError, quoted
+from mlpinfer.errors import WeightsError, quoted, said
 
 MAX_OPCODES = 100_000
 #: What stand-ins may make of the memo's contents, over and over: bytes for each byte of the file.
@@ -265,7 +265,7 @@ def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
         except MemoryError:
             raise
         except Exception as error:  # readers raise whatever their decoders raise, warnings included
-            raise WeightsError(f"malformed pickle: {ascii(str(error))[1:-1][:100]}") from None
+            raise WeightsError(f"malformed pickle: {said(error)}") from None
         end = stream.tell()
         match name:
             case "PROTO" if count or not 2 <= arg <= 5:
