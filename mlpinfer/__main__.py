@@ -28,8 +28,9 @@ def run() -> NoReturn:
         code = done.code if isinstance(done.code, int) else 0
     except signals.Stopped as stopped:
         code = 128 + stopped.number
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"mlpinfer: {stopped}\n")
+        _say(str(stopped))
+    except MemoryError:  # of the imports
+        _say("out of memory: nothing was left")
     finally:
         signals.ignore()
         atexit._run_exitfuncs()  # matplotlib has a folder to remove
@@ -37,6 +38,11 @@ def run() -> NoReturn:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
     os._exit(code)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"mlpinfer: {text}\n")
 
 
 def _open_streams() -> None:
