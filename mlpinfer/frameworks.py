@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlpinfer import ops
 from mlpinfer.errors import WeightsError, quoted
 
 
@@ -44,11 +45,15 @@ def read_sklearn(model: Any) -> Parts:
         raise WeightsError(f"expected a fitted MLPClassifier or MLPRegressor, found {_type(model)}")
     hidden, head = _SKLEARN.get(model.activation), _SKLEARN.get(model.out_activation_)
     if hidden is None or head is None:
-        raise WeightsError(f"expected scikit-learn's activations, found {quoted(model.activation)}")
+        found = quoted(model.out_activation_ if hidden else model.activation)
+        raise WeightsError(f"expected {', '.join(_SKLEARN)}, found activation {found}")
     classes = list(getattr(model, "classes_", []))
     notes = []
     if head != "identity" and classes != list(range(len(classes))):
-        notes.append(f"labels are positions in the model's classes_: 0 means {quoted(str(classes[0]))}")
+        first = next(i for i, label in enumerate(classes) if label != i)
+        notes.append(
+            f"labels are positions in the model's classes_: {first} means {quoted(str(classes[first]))}"
+        )
         warnings.warn(notes[-1], stacklevel=3)  # at the call of Network.from_sklearn
     return Parts(model.coefs_, model.intercepts_, hidden, head, notes)
 
@@ -86,11 +91,16 @@ def read_torch(module: Any, hidden: str | Sequence[str] | None, head: str | None
     else:
         _check_leaves(leaves, hidden or [], head)
         notes = []
+    if head == "softmax" and any(_type(part) == "LogSoftmax" for _, part in leaves):
+        notes.append("LogSoftmax is taken for softmax: probabilities, not logarithms")
     return Parts([layer.W for layer in linear], [layer.b for layer in linear], hidden or [], head, notes)
 
 
 class _Linear:
-    """Weights (in, out) and bias of a linear layer, and of what else is done to its inputs and outputs."""
+    """Weights (in, out) and bias of a linear layer, and of what else is done to its inputs and outputs.
+
+    What is taken in makes them float64: float32 might cancel.
+    """
 
     def __init__(self, part: Any) -> None:
         self.W = _numpy(part.weight).T
@@ -98,14 +108,11 @@ class _Linear:
 
     def after(self, scale: Any, shift: Any) -> None:
         """Take in what its outputs are multiplied by, and what is added then."""
-        dtype = self.W.dtype
-        self.W, self.b = (self.W * scale).astype(dtype), (self.b * scale + shift).astype(dtype)
+        self.W, self.b = self.W * scale, self.b * scale + shift
 
     def before(self, scale: Any, shift: Any) -> None:
         """The same of its inputs."""
-        dtype = self.W.dtype
-        self.b = (self.b + shift @ self.W).astype(dtype)
-        self.W = (scale[:, None] * self.W).astype(dtype)
+        self.W, self.b = scale[:, None] * self.W, self.b + shift @ self.W
 
 
 def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[list[str], str, list[str]]:
@@ -115,42 +122,49 @@ def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[lis
     """
     behind: list[str] = []
     notes: list[str] = []
-    waiting = None
+    waiting, waiting_name = None, ""
     for name, part in leaves:
         kind = _type(part)
         if _is_linear(part):
             if waiting:
+                _check_width(waiting_name, waiting[0], linear[len(behind)].W.shape[0])
                 linear[len(behind)].before(*waiting)
                 waiting = None
             behind.append("identity")
         elif kind in _NOTHING or (kind == "Flatten" and not behind):
             continue
-        elif normalization := _normalization(part):
+        elif normalization := _normalization(name, part):
             scale, shift = normalization
             if behind and behind[-1] == "identity" and not waiting:
+                _check_width(name, scale, linear[len(behind) - 1].W.shape[1])
                 linear[len(behind) - 1].after(scale, shift)
+            elif waiting:
+                _check_width(name, scale, len(waiting[0]))
+                waiting = scale * waiting[0], scale * waiting[1] + shift
             else:
-                waiting = (scale * waiting[0], scale * waiting[1] + shift) if waiting else normalization
+                waiting, waiting_name = normalization, name
             notes.append(f"{quoted(name)}: batch normalization became part of a linear layer")
         elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity" and not waiting:
             behind[-1] = activation
-            if kind == "LogSoftmax":
-                notes.append(
-                    f"{quoted(name)}: LogSoftmax is taken for softmax: probabilities, not logarithms"
-                )
+
         else:
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {kind}")
     if waiting:
-        raise WeightsError("expected a linear layer behind batch normalization of activations, found none")
+        raise WeightsError(f"{quoted(waiting_name)}: expected a linear layer behind it, found none")
     return behind[:-1], behind[-1], notes
 
 
-def _normalization(part: Any) -> tuple[Any, Any] | None:
+def _check_width(name: str, scale: Any, features: int) -> None:
+    if len(scale) != features:
+        raise WeightsError(f"{quoted(name)}: expected {features} features, found {len(scale)}")
+
+
+def _normalization(name: str, part: Any) -> tuple[Any, Any] | None:
     """Return what a BatchNorm1d multiplies by and adds when it is not trained (Ioffe and Szegedy, 2015)."""
     if _type(part) != "BatchNorm1d" or not type(part).__module__.startswith("torch.nn."):
         return None
     if part.running_mean is None:
-        raise WeightsError("expected batch normalization with running statistics, found one without")
+        raise WeightsError(f"{quoted(name)}: expected running statistics, found none")
     mean, variance = (_numpy(array).astype(np.float64) for array in (part.running_mean, part.running_var))
     scale = 1 / np.sqrt(variance + part.eps)
     if part.weight is None:
@@ -161,13 +175,16 @@ def _normalization(part: Any) -> tuple[Any, Any] | None:
 
 def _check_leaves(leaves: list[tuple[str, Any]], hidden: str | Sequence[str], head: str) -> None:
     """Refuse parts that are not linear, and activations that contradict those that were given."""
-    given = {*([hidden] if isinstance(hidden, str) else hidden), head, "identity"}
-    given = {name.partition("(")[0] for name in given}
+    names = {*([hidden] if isinstance(hidden, str) else hidden), head, "identity"}
+    try:
+        given = {ops.canonical(name) for name in names}
+    except ValueError as error:
+        raise WeightsError(f"hidden: {error}") from None
     for name, part in leaves:
         if _is_linear(part) or _type(part) in (*_NOTHING, "Flatten"):
             continue
         activation = _torch_activation(part)
-        if activation is None or activation.partition("(")[0] not in given:
+        if activation is None or activation not in given:
             raise WeightsError(
                 f"{quoted(name)}: expected linear layers and what was given, found {_type(part)}"
             )
@@ -181,7 +198,7 @@ def _is_linear(part: Any) -> bool:
 def _torch_activation(part: Any) -> str | None:
     kind = _type(part)
     if kind == "LeakyReLU":
-        return f"leaky_relu({part.negative_slope!r})"
+        return f"leaky_relu({float(part.negative_slope)!r})"
     if kind in ("Softmax", "LogSoftmax"):
         return "softmax" if part.dim in (1, -1) else None
     return {"Sigmoid": "sigmoid", "Tanh": "tanh", "ReLU": "relu"}.get(kind)

@@ -229,7 +229,7 @@ class Network:
         WeightsError
             As `from_arrays`.
         """
-        if len(sizes) < 2 or any(size < 1 for size in sizes):
+        if len(sizes) < 2 or not all(isinstance(size, (int, np.integer)) and size > 0 for size in sizes):
             raise InputError(f"sizes: expected two or more whole numbers from 1, found {list(sizes)}")
         rng = np.random.default_rng(seed)
         pairs = list(itertools.pairwise(sizes))

@@ -299,7 +299,7 @@ class Predictor:
         if not self.backend.owns(x):
             try:
                 x = fetch(x)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, NotImplementedError):
                 raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
         if x.dtype.kind not in "fiub":
             raise InputError(f"expected rows of numbers, found dtype {x.dtype}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -81,7 +80,7 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
         """Summarize the passes; the median of an even number lies between the middle two."""
-        return cls(min(seconds), statistics.median(seconds), max(seconds))
+        return cls(min(seconds), float(np.median(seconds)), max(seconds))
 
 
 class Latency(NamedTuple):

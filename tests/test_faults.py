@@ -479,7 +479,10 @@ __main__.run()
 # -- streams -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("args", [f"{' '.join(SCORE)} --json -", "predict rows.npy --scale 1/255"])
+@pytest.mark.parametrize(
+    "args",
+    [f"{' '.join(SCORE)} --json -", " ".join(SCORE), "predict rows.npy --scale 1/255", "--help", "devices"],
+)
 def test_a_reader_that_leaves_is_no_error_to_speak_of(shell, rows, args):
     done = shell(f"mlpinfer {args} | head -1")
     assert (done.stdout.count("\n"), done.stderr) == (1, "")

@@ -727,7 +727,7 @@ def test_from_sklearn():
     ("model", "message"),
     [
         (object(), "expected a fitted MLPClassifier or MLPRegressor, found object"),
-        (sklearn_like(activation="softplus"), "expected scikit-learn's activations"),
+        (sklearn_like(activation="softplus"), "found activation 'softplus'"),
         (sklearn_like(out_activation_="logistic"), "head sigmoid: expected 1 output"),
     ],
 )

@@ -3,11 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from mlpinfer import Dataset, InputError, Network, Predictor, metrics
 from mlpinfer.mistakes import Mistake, Mistakes, find_mistakes
 from mlpinfer.render import blocks
+from mlpinfer.render.text import Stdout
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_what_has_no_mistakes_is_refused(mnist):
 
 def printed(monkeypatch, image, encoding="utf-8", width=80, **how):
     out = io.TextIOWrapper(io.BytesIO(), encoding)
-    monkeypatch.setattr(blocks, "Console", lambda **options: Console(file=out, width=width, **options, **how))
+    monkeypatch.setattr(blocks, "Stdout", lambda **options: Stdout(file=out, width=width, **options, **how))
     mistakes = [Mistake(row, 2, 6, 0.9876, image) for row in range(5)]
     blocks.print_mistakes(Mistakes(7, tuple(mistakes)), 4)
     out.flush()

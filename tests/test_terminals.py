@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlpinfer import Network, save_network
 from mlpinfer.weight_files import shipped
 
 COMMANDS = [
@@ -43,3 +44,20 @@ def test_a_file_is_as_wide_as_its_lines(run, monkeypatch):
     lines = run(*COMMANDS[3]).stdout.splitlines()
     (first,) = (line for line in lines if line.startswith("Z1"))
     assert len(first.split()) == 1 + 20 + 3  # and 30 more
+    assert lines == [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("columns", ["", "0", "-5", "many"])
+def test_columns_that_are_none_are_left_aside(run, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    expected = run("devices", FORCE_COLOR="").stdout
+    assert run("devices", COLUMNS=columns).stdout == expected
+    assert "ready" in expected
+
+
+def test_text_is_folded_before_numbers_are_broken(run, tmp_path):
+    network = Network.random([3072, 1024, 512, 10], hidden="leaky_relu(0.123456789)")
+    save_network(network, tmp_path / "wide.npz")
+    table = run("inspect", "wide.npz", COLUMNS="76").stdout
+    assert max(map(len, table.splitlines())) <= 76
+    assert "3,146,752" in table

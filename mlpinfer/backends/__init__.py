@@ -123,7 +123,7 @@ def get_backend(device: str = "cpu") -> Backend:
 
 def fetch(x: Array) -> npt.NDArray[Any]:
     """Return any array or sequence as a NumPy array, from whatever device it is on."""
-    if _is_of(x, "torch"):
+    if _is_of(x, "torch") and hasattr(x, "detach"):
         x = x.detach().cpu()
     return np.asarray(x.get() if _is_of(x, "cupy") else x)
 

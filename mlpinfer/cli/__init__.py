@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
@@ -42,10 +43,17 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[name]).command
         return command
 
+    # click itself would exit with 1.
+    def make_context(self, *args: Any, **how: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **how)
+        except BrokenPipeError:  # --help and --version print here
+            raise click.exceptions.Exit(_reader_has_left()) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # here: click would exit with 1
+        except BrokenPipeError:
             ctx.exit(_reader_has_left())
 
 
@@ -109,7 +117,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         if stop := stopped():
             raise stop from None
         if debug:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         note(f"mlpinfer: {_one_line(error)}")
         sys.exit(_exit_code(error))
 

@@ -8,6 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from mlpinfer.mistakes import Image, Mistake, Mistakes, shrunk
+from mlpinfer.render.text import Stdout
 
 #: Wider images are shrunk.
 _MOST_COLUMNS = 40
@@ -19,7 +20,7 @@ _SHADES = " .:-=+*#%@"
 
 def print_mistakes(mistakes: Mistakes, most: int) -> None:
     """Print up to `most` mistakes on stdout, as many side by side as there is room for."""
-    console = Console(highlight=False)
+    console = Stdout(highlight=False)
     shown = mistakes.shown[:most]
     title = f"the {len(shown):,} most confident of {mistakes.total:,} mistakes" if shown else "no mistakes"
     console.print(f"\n{title}")

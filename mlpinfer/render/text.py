@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shutil
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,22 +23,36 @@ from mlpinfer.sweep import SweepReport
 _MAX_CLASSES = 20
 #: Nor a line of a trace; JSON has them all.
 _MAX_NUMBERS = 20
+#: What a column of text that may be folded has, at the least.
+_LEAST_FOLDED = 12
 #: Of a file, which wraps nothing.
 _FILE_COLUMNS = 500
 
 
-def _console() -> Console:
-    """Return a console on stdout: as wide as the terminal, or, in a file, as its lines are."""
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _FILE_COLUMNS
-    return console
+class Stdout(Console):
+    """A console on stdout, whose lines end where their text does."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print as `rich.console.Console` does, but for blanks at the ends of lines."""
+        with self.capture() as captured:
+            super().print(*objects, **how)
+        self.file.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
-def _print_numbers(console: Console, table: Table) -> None:
+def _console() -> Stdout:
+    """Return a console as wide as the terminal, or COLUMNS; nothing wraps the lines of a file."""
+    return Stdout(highlight=False, width=shutil.get_terminal_size((_FILE_COLUMNS, 0)).columns)
+
+
+def _print_numbers(console: Stdout, table: Table) -> None:
     """Print a table whose numbers are whole, be the terminal as narrow as it may."""
-    wide = Console(highlight=False, width=_FILE_COLUMNS)
+    foldable = [column for column in table.columns if column.overflow == "fold"]
+    for column in foldable:
+        column.max_width = _LEAST_FOLDED
+    wide = Stdout(highlight=False, width=_FILE_COLUMNS)
     wide.width = max(console.width, wide.measure(table).maximum)
+    for column in foldable:
+        column.max_width = None
     wide.print(table)
 
 

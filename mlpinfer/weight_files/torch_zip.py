@@ -57,8 +57,8 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
     try:
         value = stack_machine.run(members[pickles[0]], _STAND_INS, storages.load)
     except WeightsError as error:
-        if "asks to run 'torch.nn." in str(error):
-            raise WeightsError(f"{error}, not a whole module; save model.state_dict() instead") from None
+        if "asks to run" in str(error):
+            raise WeightsError(f"{error}, not a whole module: save model.state_dict()") from None
         raise
     notes: list[str] = []
     for key in _CHECKPOINT_KEYS:

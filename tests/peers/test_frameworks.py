@@ -138,6 +138,8 @@ def test_batch_normalization(parts, dtype):
     network = Network.from_torch(module)
     assert_equal(network, x.numpy(), expected)
     assert len(network.notes) == sum(isinstance(part, nn.BatchNorm1d) for part in parts)
+    if dtype == torch.float64:
+        np.testing.assert_allclose(network.forward(x.numpy()), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,16 @@ def test_batch_normalization(parts, dtype):
     [
         (
             [nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4)],
-            "expected a linear layer behind batch normalization",
+            "'2': expected a linear layer behind it, found none",
         ),
-        ([nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)], "found one without"),
+        (
+            [nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)],
+            "'1': expected running statistics, found none",
+        ),
         ([nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)], "'3': expected linear"),
+        ([nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(6, 4)], "'0': expected 6 features, found 3"),
     ],
-    ids=["last", "untracked", "between"],
+    ids=["last", "untracked", "between", "channels"],
 )
 def test_batch_normalization_that_is_no_part_of_a_layer(parts, message):
     with pytest.raises(ValueError, match=message):
@@ -160,7 +166,7 @@ def test_batch_normalization_that_is_no_part_of_a_layer(parts, message):
 def test_what_torch_saves_of_others_is_refused_with_what_to_do(tmp_path):
     module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
     torch.save(module, tmp_path / "module.pt")
-    with pytest.raises(ValueError, match=r"not a whole module; save model.state_dict\(\) instead"):
+    with pytest.raises(ValueError, match=r"not a whole module: save model.state_dict\(\)$"):
         load_network(tmp_path / "module.pt")
     torch.save(module.state_dict(), tmp_path / "state.pt")
     with pytest.raises(ValueError, match=r"running_mean: .*found batch normalization; make it part of them"):
@@ -168,9 +174,30 @@ def test_what_torch_saves_of_others_is_refused_with_what_to_do(tmp_path):
 
 
 def test_logarithms_of_softmax():
-    module, x = nn.Sequential(nn.Linear(6, 3), nn.LogSoftmax(dim=1)), torch.randn(100, 6)
+    module, x = nn.Sequential(nn.Linear(5, 5), nn.LogSoftmax(dim=1)), torch.randn(100, 5)
+    network = Network.from_torch(module)
     with torch.no_grad():
-        assert_equal(Network.from_torch(module), x.numpy(), module(x).exp().numpy())
+        assert_equal(network, x.numpy(), module(x).exp().numpy())
+    assert "probabilities, not logarithms" in network.notes[0]
+    assert Network.from_torch(module, head="identity").notes == ()
+    assert Network.from_torch(Around(nn.LogSoftmax(dim=1)), "relu", "softmax").notes == network.notes
+
+
+def test_half_precision_is_not_halved_again_by_batch_normalization():
+    torch.manual_seed(0)
+    module = trained(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4)), 6).half()
+    x = torch.randn(100, 6)
+    with torch.no_grad():
+        assert_equal(Network.from_torch(module), x.numpy(), module.float()(x).numpy(), tolerance=1e-6)
+
+
+def test_a_slope_that_contradicts_the_given_one_is_refused():
+    module = Around(nn.LeakyReLU(0.2))
+    assert Network.from_torch(module, "leaky_relu(0.2)", "identity").hidden == ("leaky_relu(0.2)",)
+    with pytest.raises(
+        ValueError, match="'part': expected linear layers and what was given, found LeakyReLU"
+    ):
+        Network.from_torch(module, "leaky_relu", "identity")
 
 
 @pytest.mark.parametrize(
