@@ -36,6 +36,20 @@ def is_ours(folder: str, mark: str) -> bool:
     return all(entry.startswith(f".{mark}.") for entry in os.listdir(folder))
 
 
+def is_predictions(folder: str) -> bool:
+    """Tell whether a folder was made here and has nothing in it but what was put there then."""
+    if not is_ours(folder, MANIFEST):
+        return False
+    known = {MANIFEST, PLAN}
+    with suppress(FileNotFoundError):
+        parts = read_object(os.path.join(folder, MANIFEST)).get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            name = part.get("file") if isinstance(part, dict) else None
+            if isinstance(name, str):  # and its receipt, until it is removed
+                known |= {name, f"{name.removesuffix('.npy')}.json"}
+    return all(name in known or name.startswith(f".{MANIFEST}.") for name in os.listdir(folder))
+
+
 def remove(folder: str, mark: str) -> None:
     """Remove a folder that was made here, its mark last: as long as anything is left, it is known."""
     if not os.path.isdir(folder):

@@ -27,7 +27,7 @@ from mlpinfer.data_files import Rows, check_features
 from mlpinfer.data_files.inputs import FilePart, Inputs, Stamp, file_parts
 from mlpinfer.errors import InputError, quoted
 from mlpinfer.files import write_whole
-from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, read_object, remove
+from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, is_predictions, read_object, remove
 from mlpinfer.ops import Array
 from mlpinfer.predictor import Predictor, check_scaled
 
@@ -131,10 +131,10 @@ def split_job(
         If it has no such values, no scale is known for bytes, or the output could not be written or is
         one of the inputs.
     """
-    inputs, out = inputs.resolve(), _checked_out(os.fspath(out))
+    inputs, out = inputs.resolve(), check_out(os.fspath(out))
     stamps = inputs.stamps()
     rows = check_inputs(predictor, inputs, values)
-    if out in map(os.path.realpath, inputs.paths):
+    if any(f"{os.path.realpath(path)}/".startswith((f"{out}/", f"{_folder(out)}/")) for path in inputs.paths):
         raise InputError(f"{out}: expected another name than that of an input")
     unit, spans = cut(predictor, rows, values, rows_per_task)
     description = _describe(predictor, inputs, stamps, rows) | {"values": values, "rows_per_task": unit}
@@ -150,8 +150,13 @@ def split_job(
     return Job(out, tasks, description, rows.names)
 
 
-def _checked_out(out: str) -> str:
-    """Return the absolute name of an output, links followed; refuse what could not be written."""
+def check_out(out: str) -> str:
+    """Return the absolute name of an output, links followed; refuse what could not be written.
+
+    Raises
+    ------
+    InputError
+    """
     if not out.strip(os.sep) or out == "-":
         raise InputError(f"{out!a}: expected the name of a file or a folder to write")
     path = os.path.realpath(out)
@@ -162,6 +167,8 @@ def _checked_out(out: str) -> str:
         )
     if not os.path.isdir(folder):
         raise InputError(f"{out}: expected a folder {folder} to write in, found none")
+    if os.path.ismount(path):
+        raise InputError(f"{out}: expected a folder to replace, found a mount point; name one in it")
     return path
 
 
@@ -375,7 +382,7 @@ def is_done(job: Job) -> bool:
 
 
 def _is_output(job: Job) -> bool:
-    return is_ours(job.out, MANIFEST) if job.to_folder else os.path.isfile(job.out)
+    return is_predictions(job.out) if job.to_folder else os.path.isfile(job.out)
 
 
 def _check_same(job: Job, plan: str) -> None:

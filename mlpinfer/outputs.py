@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlpinfer.data_files.npy import map_npy
 from mlpinfer.files import move, write_whole
-from mlpinfer.folders import MANIFEST, PLAN, remove
+from mlpinfer.folders import MANIFEST, PLAN, is_predictions, remove
 from mlpinfer.jobs import Job, Receipt, is_whole
 
 _PIECE_VALUES = 131_072
@@ -27,7 +27,7 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
 
     A name that ends in .npy, .csv or .jsonl becomes one file; one without an end a folder of the parts and
     ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part. In .csv
-    and .jsonl, rows that are images have the name of their file too.
+    and .jsonl, rows have the name of their file where there are images among them.
 
     Raises
     ------
@@ -57,7 +57,13 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
     manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
     with write_whole(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    remove(job.out, MANIFEST)  # `run_job` has seen that it may be overwritten
+    if os.path.lexists(job.out):
+        if not is_predictions(job.out):  # by now
+            raise OSError(
+                f"{job.out}: expected predictions to replace, found something else; move it away, and resume"
+            )
+        os.chmod(job.folder, stat.S_IMODE(os.stat(job.out).st_mode))  # no more may read it than could
+        remove(job.out, MANIFEST)
     move(job.folder, job.out)
     keep = {MANIFEST, *(receipt.file for receipt in receipts)}
     for name in os.listdir(job.out):
@@ -99,11 +105,14 @@ def _csv(job: Job, parts: _Parts) -> Iterator[bytes]:
         rows = as_text(piece)
         text = io.StringIO()
         if job.names:
-            named = ([*row, job.names[i]] for i, row in enumerate(rows, first))
-            csv.writer(text, lineterminator="\n").writerows(named)
-        else:
-            text.writelines(",".join(row) + "\n" for row in rows)
+            rows = ([*row, _cell(job.names[i])] for i, row in enumerate(rows, first))
+        text.writelines(",".join(row) + "\n" for row in rows)
         yield text.getvalue().encode(errors="backslashreplace")
+
+
+def _cell(text: str) -> str:
+    # The csv module of Python 3.11 would leave a carriage return bare.
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def _jsonl(job: Job, parts: _Parts) -> Iterator[bytes]:

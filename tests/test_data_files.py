@@ -212,6 +212,44 @@ def test_what_is_wrong_with_csv_is_found_by_its_line(tmp_path, monkeypatch, text
         rows_of(tmp_path / "x.csv")
 
 
+def test_what_is_wrong_with_a_row_of_csv_is_said_of_it_alone(tmp_path):
+    (tmp_path / "x.csv").write_text("1\n" * 500 + "x\n" + "2\n" * 5_000)
+    rows = open_rows([tmp_path / "x.csv"])
+    for begin, end in ((0, 500), (501, 5_501), (100, 400)):
+        assert rows.read(begin, end).shape == (end - begin, 1)
+        with pytest.raises(DatasetError, match="line 501, "):
+            rows.read(500, 600)
+
+
+@pytest.mark.parametrize("left", ["", "a,b\n", "\n\n", "a,b\n1,2\n"])
+def test_csv_that_is_cut_meanwhile_is_refused(tmp_path, left):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n3,4\n")
+    rows = open_rows([tmp_path / "x.csv"])
+    (tmp_path / "x.csv").write_text(left)
+    with pytest.raises(DatasetError, match="changed while it was read"):
+        rows.read(0, 2)
+
+
+@pytest.mark.parametrize("space", "\x1c\x1d\x1e\x1f")
+def test_only_what_python_takes_for_blanks_stands_around_numbers(tmp_path, space):
+    (tmp_path / "x.csv").write_text("1,2\n" * 50 + f"1{space},2\n")
+    with pytest.raises(DatasetError, match="line 51, column 0 of 0 to 1: expected a number"):
+        rows_of(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("length", [200_000, 20_000_000])
+def test_csv_of_long_cells_is_refused_when_it_is_opened(tmp_path, length):
+    (tmp_path / "x.csv").write_text("1\n" * 100_000 + "1" * length + "\n2\n")
+    with pytest.raises(DatasetError, match=r"expected CSV|expected rows of at most"):
+        open_rows([tmp_path / "x.csv"])
+
+
+def test_a_csv_file_that_was_read_to_its_end_is_not_kept(tmp_path):
+    (tmp_path / "x.csv").write_text("1\n" * 1_000)
+    rows, _ = rows_of(tmp_path / "x.csv")
+    assert not rows._block.rows
+
+
 NUMBERS = st.one_of(
     st.floats(width=64).map(repr),
     st.floats(allow_nan=False, allow_infinity=False).map(lambda x: f" {x:+.3e} "),
@@ -272,7 +310,9 @@ def test_rows_of_another_width_are_refused_with_a_hint(tmp_path):
     check_features("x", (7, 4), 28)
     for shape, hint in (((5,), "is one the label"), ((1,), "CSV has commas"), ((3,), r"found shape \(3,\)$")):
         with pytest.raises(DatasetError, match=hint):
-            check_features("x", shape, 4)
+            check_features("x.csv", shape, 4)
+        with pytest.raises(DatasetError, match=r"\)$"):
+            check_features("x.npy", shape, 4)
 
 
 def test_images_need_pillow(tmp_path, monkeypatch):

@@ -232,12 +232,48 @@ def test_an_empty_folder_is_free(predictor, rows, tmp_path):
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
+def test_only_predictions_are_replaced(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    receipts = run_job(predictor, job)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OSError, match="expected predictions to replace, found something else"):
+        outputs.finish(job, receipts)
+    (tmp_path / "out" / "thesis.txt").rename(tmp_path / "thesis.txt")
+    (tmp_path / "out").chmod(0o700)
+    outputs.finish(job, receipts)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    predict(predictor, rows, tmp_path / "out", overwrite=True)
+    (tmp_path / "thesis.txt").rename(tmp_path / "out" / "thesis.txt")
+    with pytest.raises(InputError, match="expected a free name, found something else; move it away"):
+        predict(predictor, rows, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "thesis.txt").exists()
+
+
+def test_inputs_are_not_in_what_is_replaced(predictor, rows, tmp_path):
+    predict(predictor, rows, tmp_path / "out", "logits")
+    for out in ("out", "out/"):
+        with pytest.raises(InputError, match="expected another name than that of an input"):
+            split_job(
+                Predictor(Network.random([10, 2])),
+                Inputs((str(tmp_path / "out" / "part*.npy"),)),
+                tmp_path / out,
+            )
+
+
+def test_a_mount_point_is_refused(predictor, rows, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "out"))
+    with pytest.raises(InputError, match="found a mount point; name one in it"):
+        split_job(predictor, Inputs((str(rows),)), tmp_path / "out")
+
+
 def test_images_are_named(predictor, mnist, tmp_path):
-    names = ["a.png", 'b,"c".png', "d\n.png"]
+    names = ["a.png", 'b,"c".png', "d\n.png", "e\r.png"]
     for name, row in zip(names, mnist[0], strict=False):
         Image.fromarray(row.reshape(28, 28)).save(tmp_path / name)
     paths = [str(tmp_path / name) for name in names]
-    expected = mnist[1][:3].tolist()
+    expected = mnist[1][:4].tolist()
     for end in (".csv", ".jsonl"):
         job = split_job(predictor, Inputs(tuple(paths), side=28), tmp_path / f"out{end}")
         outputs.finish(job, run_job(predictor, job))

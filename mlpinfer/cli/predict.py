@@ -71,6 +71,8 @@ def command(
         )
     if resume and overwrite:
         raise click.UsageError("expected --resume or --overwrite, found both")
+    if out is not None:
+        jobs.check_out(out)
     network = objects.load_network(weights, layers)
     chosen = objects.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
     predictor = objects.predictor_for(network, scale, chosen.open().scale, running, on_cluster)

@@ -180,10 +180,11 @@ def check_features(name: str, shape: tuple[int, ...], features: int) -> None:
     """
     if math.prod(shape) != features:
         hint = ""
-        if shape == (features + 1,):
-            hint = "; is one the label? label_column (--label-column) names it"
-        elif shape == (1,):
-            hint = "; CSV has commas between its columns"
+        if name.lower().endswith((".csv", ".tsv", ".txt")):
+            if shape == (features + 1,):
+                hint = "; is one the label? label_column (--label-column) names it"
+            elif shape == (1,):
+                hint = "; CSV has commas between its columns"
         raise DatasetError(f"{name}: expected rows of {features} features, found shape {shape}{hint}")
 
 

@@ -6,10 +6,11 @@ import csv
 import io
 import itertools
 import operator
+import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,19 @@ Table = npt.NDArray[np.float64]
 #: Of a row, and of one cell.
 _MOST_CHARACTERS = 2**24
 _MOST_IN_CELL = csv.field_size_limit()
-#: Read and parsed at a time; and rows, where they are parsed one by one.
+#: Read at a time; and of what the csv module reads, rows and cells.
 _BLOCK_CHARACTERS = 2**18
 _BLOCK_ROWS = 1_000
+_BLOCK_CELLS = 2**17
+#: Left out around a number by NumPy, as no blank is by Python.
+_BLANK_TO_NUMPY = re.compile("[\x1c-\x1f]")
+
+
+class _Block(NamedTuple):
+    """Some rows, as lines without quotes or as their cells, and the numbers of these lines, from 1."""
+
+    lines: Sequence[int]
+    rows: list[str] | list[list[str]]
 
 
 class CsvRows(Rows):
@@ -49,10 +60,10 @@ class CsvRows(Rows):
 
     def __init__(self, path: str, label_column: str | int | None = None, header: bool | None = None) -> None:
         self.name = self._path = path
-        self._lock = threading.Lock()  # of all three
-        self._next = 0  # number of the first row of `_table`, behind which `_tables` goes on
-        self._table: Table = np.empty((0, 0))
-        self._tables: Iterator[Table] = iter(())
+        self._lock = threading.Lock()  # of all four
+        self._blocks: Iterator[_Block] = iter(())
+        self._block, self._at = _Block([], []), 0  # row `_at` of it is row `_next` of all
+        self._next = 0
         with self._open() as text:
             line, first = next(self._records(_lines(text)), (0, None))
         if first is None:
@@ -68,10 +79,11 @@ class CsvRows(Rows):
         label = self._find(label_column)
         self._features = [column for column in range(self._width) if column != label]
         self.shape = (len(self._features),)
+        tables = (self._parse(block, [] if label is None else [label]) for block in self._read_blocks())
         if label is None:
-            self.samples = sum(map(len, self._parse([])))
+            self.samples = sum(map(len, tables))
         else:
-            self.y = whole_numbers(np.concatenate([np.empty(0), *(t[:, 0] for t in self._parse([label]))]))
+            self.y = whole_numbers(np.concatenate([np.empty(0), *(table[:, 0] for table in tables)]))
             self.samples = len(self.y)
         if not self.samples:
             raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
@@ -82,51 +94,75 @@ class CsvRows(Rows):
             return self._read(begin, end)
 
     def _read(self, begin: int, end: int) -> Table:
-        x = np.empty((end - begin, *self.shape))
         if begin < self._next or self._next == 0:
-            self._tables, self._table, self._next = self._parse(self._features), x[:0], 0
+            self._blocks, self._block, self._at, self._next = self._read_blocks(), _Block([], []), 0, 0
+        x = np.empty((end - begin, *self.shape))
         while self._next < end > begin:
-            if not len(self._table):
-                table = next(self._tables, None)
-                if table is None:
+            if self._at == len(self._block.rows):
+                block = next(self._blocks, None)
+                if block is None:
                     raise DatasetError(f"{self._path}: changed while it was read, try again")
-                self._table = table
-            count = (begin if self._next < begin else end) - self._next
-            rows, self._table = self._table[:count], self._table[count:]
+                self._block, self._at = block, 0
+            to = min(self._at + (begin if self._next < begin else end) - self._next, len(self._block.rows))
             if self._next >= begin:
-                x[self._next - begin :][: len(rows)] = rows
-            self._next += len(rows)
-        if self._next == self.samples:
-            self._tables = iter(())  # closes the file
+                some = _Block(self._block.lines[self._at : to], self._block.rows[self._at : to])
+                x[self._next - begin :][: len(some.rows)] = self._parse(some, self._features)
+            self._next += to - self._at
+            self._at = to
+        if self._next == self.samples:  # closes the file
+            self._blocks, self._block, self._at = iter(()), _Block([], []), 0
         return x
 
-    def _parse(self, columns: list[int]) -> Iterator[Table]:
-        """Yield the given columns of the rows, some at a time; of no column at all to count them."""
+    def _read_blocks(self) -> Iterator[_Block]:
+        """Yield the rows behind the header, some at a time, not parsed: those that are skipped never are."""
         with self._open() as text:
             done = 0  # lines
             if self._header is not None:
-                done, _ = next(self._records(_lines(text)))
+                done, _ = next(self._records(_lines(text)), (0, None))
             while block := text.read(_BLOCK_CHARACTERS) + text.readline(_MOST_CHARACTERS + 1):
                 if "\r" in block:
                     block = block.replace("\r\n", "\n").replace("\r", "\n")
-                if '"' in block:  # a row may go on in the next block: as the csv module reads it, to the end
-                    yield from self._one_by_one(
-                        itertools.chain(io.StringIO(block), _lines(text)), done, columns
-                    )
+                if '"' in block:  # a row may go on in the next block: to the end as the csv module reads it
+                    yield from self._cells(itertools.chain(io.StringIO(block), _lines(text)), done)
                     return
                 lines = block.split("\n")
-                table = self._at_once([line for line in lines if line], columns)
-                yield from self._one_by_one(lines, done, columns) if table is None else [table]
-                done += len(lines) - 1
+                ended = len(lines) - 1
+                if not lines[-1]:
+                    del lines[-1]
+                if _BLANK_TO_NUMPY.search(block) or max(map(len, lines)) > _MOST_IN_CELL:
+                    yield from self._cells(lines, done)
+                elif "" in lines:
+                    yield _Block(
+                        [i for i, line in enumerate(lines, done + 1) if line], [*filter(None, lines)]
+                    )
+                else:
+                    yield _Block(range(done + 1, done + 1 + len(lines)), lines)
+                done += ended
+
+    def _cells(self, lines: Iterable[str], done: int) -> Iterator[_Block]:
+        """Yield the rows in lines, behind `done` others, cell by cell."""
+        records = self._records(lines)
+        most = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // self._width))
+        while some := list(itertools.islice(records, most)):
+            yield _Block([done + line for line, _ in some], [cells for _, cells in some])
+
+    def _parse(self, block: _Block, columns: list[int]) -> Table:
+        """Return the given columns of rows, (n, len(columns)); rows are but checked where there are none."""
+        rows = block.rows
+        if rows and isinstance(rows[0], str):
+            table = self._at_once(rows, columns)
+            if table is not None:
+                return table
+            rows = [line.split(",") for line in rows]
+        numbers = [self._numbers(cells, i, columns) for i, cells in zip(block.lines, rows, strict=True)]
+        return np.array(numbers, np.float64).reshape(len(rows), len(columns))
 
     def _at_once(self, lines: list[str], columns: list[int]) -> Table | None:
-        """Parse lines without quotes; None where there is something else than the plainest of numbers."""
+        """Parse lines; None where there is something else than the plainest of numbers."""
         if set(map(operator.methodcaller("count", ","), lines)) - {self._width - 1}:
             return None
-        if not lines or not columns:
-            return np.empty((len(lines), len(columns)))
-        if max(map(len, lines)) > _MOST_IN_CELL and any(map(_is_too_long, lines)):
-            return None
+        if not columns:
+            return np.empty((len(lines), 0))
         if not lines[0].strip():  # NumPy would warn of nothing but blanks
             return None
         try:
@@ -135,23 +171,21 @@ class CsvRows(Rows):
             return None
         return table if len(table) == len(lines) else None
 
-    def _one_by_one(self, lines: Iterable[str], done: int, columns: list[int]) -> Iterator[Table]:
-        """Parse lines, behind `done` others, as Python reads CSV and numbers, or say what is wrong."""
-        rows = (self._numbers(row, done + line, columns) for line, row in self._records(lines))
-        while some := list(itertools.islice(rows, _BLOCK_ROWS)):
-            yield np.array(some, np.float64).reshape(len(some), len(columns))
-
-    def _numbers(self, row: list[str], line: int, columns: list[int]) -> list[float]:
-        if len(row) != self._width:
-            raise DatasetError(f"{self._path}: line {line}: expected {self._width} columns, found {len(row)}")
-        for column in columns:
-            if not _is_number(row[column]):
-                name = quoted(self._header[column]) if self._header else f"{column} of 0 to {self._width - 1}"
-                found = quoted(row[column])
-                raise DatasetError(
-                    f"{self._path}: line {line}, column {name}: expected a number, found {found}"
-                )
-        return [float(row[column]) for column in columns]
+    def _numbers(self, cells: Sequence[str], line: int, columns: list[int]) -> list[float]:
+        if len(cells) != self._width:
+            raise DatasetError(
+                f"{self._path}: line {line}: expected {self._width} columns, found {len(cells)}"
+            )
+        try:
+            numbers = [float(cells[column]) for column in columns]
+            if not any("_" in cells[column] for column in columns):  # float() takes 1_0
+                return numbers
+        except ValueError:
+            pass
+        column = next(column for column in columns if not _is_number(cells[column]))
+        name = quoted(self._header[column]) if self._header else f"{column} of 0 to {self._width - 1}"
+        found = quoted(cells[column])
+        raise DatasetError(f"{self._path}: line {line}, column {name}: expected a number, found {found}")
 
     @contextmanager
     def _open(self) -> Iterator[io.TextIOWrapper]:
@@ -207,11 +241,6 @@ class _Capped:
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     return iter(lambda: text.readline(_MOST_CHARACTERS + 1), "")
-
-
-def _is_too_long(line: str) -> bool:
-    """Tell whether it is refused where rows are read one by one."""
-    return len(line) > _MOST_CHARACTERS or max(map(len, line.split(","))) > _MOST_IN_CELL
 
 
 def _is_number(cell: str) -> bool:
