@@ -175,16 +175,15 @@ def _normalization(name: str, part: Any) -> tuple[Any, Any] | None:
 
 def _check_leaves(leaves: list[tuple[str, Any]], hidden: str | Sequence[str], head: str) -> None:
     """Refuse parts that are not linear, and activations that contradict those that were given."""
-    names = {*([hidden] if isinstance(hidden, str) else hidden), head, "identity"}
     try:
-        given = {ops.canonical(name) for name in names}
+        given = {ops.canonical(name) for name in ([hidden] if isinstance(hidden, str) else hidden)}
     except ValueError as error:
         raise WeightsError(f"hidden: {error}") from None
     for name, part in leaves:
         if _is_linear(part) or _type(part) in (*_NOTHING, "Flatten"):
             continue
         activation = _torch_activation(part)
-        if activation is None or activation not in given:
+        if activation is None or activation not in {*given, head, "identity"}:
             raise WeightsError(
                 f"{quoted(name)}: expected linear layers and what was given, found {_type(part)}"
             )

@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -255,12 +256,13 @@ def write_part(task: Task, y: Array) -> Receipt:
         for part in parts:
             file.write(part)
         receipt = Receipt(os.path.basename(task.path), len(y), file.tell(), crc)
-    with write_whole(_receipt_path(task)) as file:
+    with write_whole(receipt_path(task)) as file:
         file.write(json.dumps(receipt._asdict()).encode())
     return receipt
 
 
-def _receipt_path(task: Task) -> str:
+def receipt_path(task: Task) -> str:
+    """Return the file of a task's receipt."""
     return task.path.removesuffix(".npy") + ".json"
 
 
@@ -355,10 +357,18 @@ def begin(job: Job, resume: bool = False, overwrite: bool = False) -> dict[Task,
                 f"{job.out}: expected a free name, found something; give overwrite (--overwrite)"
             )
     remove(job.folder, PLAN)
-    os.mkdir(job.folder)
+    os.mkdir(job.folder, _mode(job.out))
     with write_whole(plan) as file:
         file.write(json.dumps(job.description, indent=1).encode())
     return {}
+
+
+def _mode(out: str) -> int:
+    """Mode of a folder that no more may read than the output that is there."""
+    if not os.path.exists(out):
+        return 0o777
+    mode = stat.S_IMODE(os.stat(out).st_mode)
+    return mode | (mode & 0o444) >> 2 | 0o700
 
 
 def is_done(job: Job) -> bool:
@@ -373,8 +383,8 @@ def is_done(job: Job) -> bool:
     """
     if not os.path.lexists(job.out) or os.path.lexists(job.folder):
         return False
-    if not _is_output(job):
-        raise InputError(f"{job.out}: expected predictions, found something else")
+    if not (is_ours(job.out, MANIFEST) if job.to_folder else os.path.isfile(job.out)):
+        raise InputError(f"{job.out}: expected predictions, found something else; move it away")
     manifest = os.path.join(job.out, MANIFEST)
     if job.to_folder and os.path.exists(manifest):
         _check_same(job, manifest)
@@ -401,7 +411,7 @@ def _receipts(job: Job) -> dict[Task, Receipt]:
     for task in job.tasks:
         # Whatever is wrong with a part or its receipt: the task is run again.
         with suppress(OSError, ValueError, TypeError):
-            receipt = Receipt(**read_object(_receipt_path(task)))
+            receipt = Receipt(**read_object(receipt_path(task)))
             if receipt.file == os.path.basename(task.path) and is_whole(task.path, receipt):
                 done[task] = receipt
     return done

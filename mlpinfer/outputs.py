@@ -8,6 +8,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from mlpinfer.data_files.npy import map_npy
 from mlpinfer.files import move, write_whole
 from mlpinfer.folders import MANIFEST, PLAN, is_predictions, remove
-from mlpinfer.jobs import Job, Receipt, is_whole
+from mlpinfer.jobs import Job, Receipt, Task, is_whole, receipt_path
 
 _PIECE_VALUES = 131_072
 Array = npt.NDArray[Any]
@@ -49,6 +50,8 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     with write_whole(whole) as file:
         for chunk in encode(job, _Parts(job)):
             file.write(chunk)
+    if os.path.exists(job.out):
+        os.chmod(whole, stat.S_IMODE(os.stat(job.out).st_mode))
     move(whole, job.out)
     remove(job.folder, PLAN)
 
@@ -57,18 +60,33 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
     manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
     with write_whole(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
+    ours = {PLAN, MANIFEST, *(receipt.file for receipt in receipts), *map(_receipt_name, job.tasks)}
+    for name in os.listdir(job.folder):
+        if name not in ours:  # of a run that was killed
+            os.unlink(os.path.join(job.folder, name))
+    mode = None
     if os.path.lexists(job.out):
         if not is_predictions(job.out):  # by now
             raise OSError(
                 f"{job.out}: expected predictions to replace, found something else; move it away, and resume"
             )
-        os.chmod(job.folder, stat.S_IMODE(os.stat(job.out).st_mode))  # no more may read it than could
+        mode = stat.S_IMODE(os.stat(job.out).st_mode)
         remove(job.out, MANIFEST)
     move(job.folder, job.out)
-    keep = {MANIFEST, *(receipt.file for receipt in receipts)}
-    for name in os.listdir(job.out):
-        if name not in keep:
+    tidy(job)
+    if mode is not None:
+        os.chmod(job.out, mode)
+
+
+def tidy(job: Job) -> None:
+    """Remove from an output what only the run needed: a run may have been killed before it did so."""
+    for name in (PLAN, *map(_receipt_name, job.tasks)) if job.to_folder else ():
+        with suppress(FileNotFoundError):
             os.unlink(os.path.join(job.out, name))
+
+
+def _receipt_name(task: Task) -> str:
+    return os.path.basename(receipt_path(task))
 
 
 class _Parts:

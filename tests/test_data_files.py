@@ -201,6 +201,8 @@ def test_damaged_csv_is_refused(tmp_path, text, message):
         ('a,b\n1,2\n"3\n",x\n', "line 4, column 'b': expected a number, found 'x'"),
         ("a,b\n" + "1,2\n" * 10_000 + "1,2,3\n1\n", "line 10002: expected 2 columns, found 3"),
         ("a\n1\n \n", "line 3, column 'a': expected a number, found ' '"),
+        ('1,2\n1,2,3\n"1",2\n1,"2"x\n', "line 2: expected 2 columns, found 3"),
+        ('1,2\n"1",2\n1,"2"x\n', "line 3: expected CSV: "),
         ("a\n \n1\n", "line 2, column 'a': expected a number, found ' '"),
     ],
 )

@@ -250,6 +250,33 @@ def test_only_predictions_are_replaced(predictor, rows, tmp_path):
     assert (tmp_path / "out" / "thesis.txt").exists()
 
 
+def test_what_a_killed_run_has_left_is_no_stranger_s(predictor, rows, tmp_path):
+    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    receipts = run_job(predictor, job)
+    (tmp_path / "out.partial" / ".part-02.npy.0123.tmp").write_bytes(b"half")
+    outputs.finish(job, receipts)
+    names = {"manifest.json", *(receipt.file for receipt in receipts)}
+    assert set(os.listdir(tmp_path / "out")) == names
+    # Killed behind the rename: receipts and the plan are still there.
+    (tmp_path / "out" / "job.json").write_text("{}")
+    (tmp_path / "out" / receipts[0].file.replace(".npy", ".json")).write_text("{}")
+    (tmp_path / "out" / "SHA256SUMS").write_text("of somebody else")
+    assert jobs.is_done(job)
+    outputs.tidy(job)
+    assert set(os.listdir(tmp_path / "out")) == names | {"SHA256SUMS"}
+
+
+def test_no_more_may_read_the_new_than_the_old(predictor, rows, tmp_path):
+    for name, mode in (("out.npy", 0o600), ("out", 0o700)):
+        predict(predictor, rows, tmp_path / name)
+        (tmp_path / name).chmod(mode)
+        job = split_job(predictor, Inputs((str(rows),)), tmp_path / name)
+        receipts = run_job(predictor, job, overwrite=True)
+        assert os.stat(job.folder).st_mode & 0o777 == 0o700
+        outputs.finish(job, receipts)
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
 def test_inputs_are_not_in_what_is_replaced(predictor, rows, tmp_path):
     predict(predictor, rows, tmp_path / "out", "logits")
     for out in ("out", "out/"):

@@ -270,3 +270,16 @@ def test_cupy_in_cupy_out(network, mnist):
 def test_a_file_s_name_is_no_network():
     with pytest.raises(InputError, match="expected a Network, found str; load_network reads one"):
         Predictor("weights.pkl")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found"),
+    [
+        ("threshold", np.float64(2), "2.0"),
+        ("batch_size", np.int64(-1), "-1"),
+        ("precision", np.float32, "<float32>"),
+    ],
+)
+def test_what_was_found_is_shown(network, option, value, found):
+    with pytest.raises(InputError, match=f"^{option}: expected .*, found {found}$"):
+        Predictor(network, **{option: value})

@@ -50,7 +50,7 @@ def test_a_file_is_as_wide_as_its_lines(run, monkeypatch):
 @pytest.mark.parametrize("columns", ["", "0", "-5", "many"])
 def test_columns_that_are_none_are_left_aside(run, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
-    expected = run("devices", FORCE_COLOR="").stdout
+    expected = run("devices").stdout
     assert run("devices", COLUMNS=columns).stdout == expected
     assert "ready" in expected
 

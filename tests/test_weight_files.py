@@ -273,7 +273,7 @@ def test_crafted_arrays_are_refused(refused, changes, message):
         (b"\x80\4]NNs.", "expected a dict"),
         (b"\x80\4}Na.", "expected a list"),
         (b"\x80\4(N0.", "a value is missing"),
-        (b"\x80\4cnumpy\ndtype\nNb.", "would set the state of <type>"),
+        (b"\x80\4cnumpy\ndtype\nNb.", "would set the state of <"),
         (b"\x80\4}X\2\0\0\0b1\x8a\xff" + b"\x7f" * 255 + b"s.", "expected arrays W1, b1"),
         (b"\x80\4}}b.", "would set the state of <dict>"),
         (b"\x80\4)\x81.", "opcode NEWOBJ"),

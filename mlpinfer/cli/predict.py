@@ -82,6 +82,7 @@ def command(
         return
     job = jobs.split_job(predictor, chosen, out, values, rows_per_task)
     if resume and jobs.is_done(job):
+        outputs.tidy(job)
         compared = "" if job.to_folder else "; whether it is of these inputs was not compared"
         note(f"note: {out} is there, and no unfinished run: nothing to do{compared}")
         return

@@ -23,20 +23,19 @@ Table = npt.NDArray[np.float64]
 
 #: Of a row, and of one cell.
 _MOST_CHARACTERS = 2**24
-_MOST_IN_CELL = csv.field_size_limit()
-#: Read at a time; and of what the csv module reads, rows and cells.
+_MOST_IN_CELL = min(csv.field_size_limit(), _MOST_CHARACTERS)
+#: Read at a time; and of what the csv module reads, rows and about the bytes that their cells take.
 _BLOCK_CHARACTERS = 2**18
-_BLOCK_ROWS = 1_000
-_BLOCK_CELLS = 2**17
+_BLOCK_ROWS, _BLOCK_BYTES, _CELL_BYTES = 1_000, 2**23, 60
 #: Left out around a number by NumPy, as no blank is by Python.
 _BLANK_TO_NUMPY = re.compile("[\x1c-\x1f]")
 
 
 class _Block(NamedTuple):
-    """Some rows, as lines without quotes or as their cells, and the numbers of these lines, from 1."""
+    """Some rows, a list of lines without quotes or of lists of cells, and the numbers of their lines."""
 
-    lines: Sequence[int]
-    rows: list[str] | list[list[str]]
+    lines: Any
+    rows: Any
 
 
 class CsvRows(Rows):
@@ -141,10 +140,19 @@ class CsvRows(Rows):
 
     def _cells(self, lines: Iterable[str], done: int) -> Iterator[_Block]:
         """Yield the rows in lines, behind `done` others, cell by cell."""
-        records = self._records(lines)
-        most = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // self._width))
-        while some := list(itertools.islice(records, most)):
-            yield _Block([done + line for line, _ in some], [cells for _, cells in some])
+        block, size = _Block([], []), 0
+        try:
+            for line, cells in self._records(lines, done):
+                block.lines.append(line)
+                block.rows.append(cells)
+                size += sum(map(len, cells)) + _CELL_BYTES * len(cells)
+                if len(block.rows) == _BLOCK_ROWS or size > _BLOCK_BYTES or len(cells) != self._width:
+                    yield block
+                    block, size = _Block([], []), 0
+        except (DatasetError, UnicodeDecodeError):
+            yield block  # something may be wrong before
+            raise
+        yield block
 
     def _parse(self, block: _Block, columns: list[int]) -> Table:
         """Return the given columns of rows, (n, len(columns)); rows are but checked where there are none."""
@@ -192,17 +200,21 @@ class CsvRows(Rows):
         with open_regular(self._path, DatasetError) as binary:
             try:
                 yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-            except (csv.Error, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
                 raise DatasetError(f"{self._path}: expected CSV: {said(error)}") from None
 
-    def _records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        """Yield rows that are not empty, and the number of the last line of each, from 1."""
+    def _records(self, lines: Iterable[str], done: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """Yield rows that are not empty, and the number of the last line of each, behind `done` others."""
         capped = _Capped(lines, self._path)
         reader = csv.reader(capped, strict=True)
-        for record in reader:
-            capped.characters = 0
-            if record:
-                yield reader.line_num, record
+        try:
+            for record in reader:
+                capped.characters = 0
+                if record:
+                    yield done + reader.line_num, record
+        except csv.Error as error:
+            line = done + reader.line_num
+            raise DatasetError(f"{self._path}: line {line}: expected CSV: {said(error)}") from None
 
     def _find(self, column: str | int | None) -> int | None:
         if column is None:

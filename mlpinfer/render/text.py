@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +27,8 @@ _MAX_CLASSES = 20
 _MAX_NUMBERS = 20
 #: What a column of text that may be folded has, at the least.
 _LEAST_FOLDED = 12
+#: At the end of a line, among the codes of colours.
+_BLANKS_BEHIND = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
 #: Of a file, which wraps nothing.
 _FILE_COLUMNS = 500
 
@@ -36,12 +40,14 @@ class Stdout(Console):
         """Print as `rich.console.Console` does, but for blanks at the ends of lines."""
         with self.capture() as captured:
             super().print(*objects, **how)
-        self.file.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
+        text = _BLANKS_BEHIND.sub(lambda found: found[0].replace(" ", ""), captured.get())
+        self.file.write(text)
 
 
 def _console() -> Stdout:
     """Return a console as wide as the terminal, or COLUMNS; nothing wraps the lines of a file."""
-    return Stdout(highlight=False, width=shutil.get_terminal_size((_FILE_COLUMNS, 0)).columns)
+    unknown = 80 if sys.stdout.isatty() else _FILE_COLUMNS
+    return Stdout(highlight=False, width=shutil.get_terminal_size((unknown, 0)).columns)
 
 
 def _print_numbers(console: Stdout, table: Table) -> None:
