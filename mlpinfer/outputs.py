@@ -50,7 +50,7 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     with write_whole(whole) as file:
         for chunk in encode(job, _Parts(job)):
             file.write(chunk)
-    if os.path.exists(job.out):
+    with suppress(OSError):  # as the file that is replaced; not every file system can
         os.chmod(whole, stat.S_IMODE(os.stat(job.out).st_mode))
     move(whole, job.out)
     remove(job.folder, PLAN)
@@ -68,14 +68,16 @@ def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
     if os.path.lexists(job.out):
         if not is_predictions(job.out):  # by now
             raise OSError(
-                f"{job.out}: expected predictions to replace, found something else; move it away, and resume"
+                f"{job.out}: expected predictions to replace, found something else; move it away, "
+                "then resume (--resume)"
             )
         mode = stat.S_IMODE(os.stat(job.out).st_mode)
         remove(job.out, MANIFEST)
     move(job.folder, job.out)
     tidy(job)
     if mode is not None:
-        os.chmod(job.out, mode)
+        with suppress(OSError):
+            os.chmod(job.out, mode)
 
 
 def tidy(job: Job) -> None:
