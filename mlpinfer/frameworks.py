@@ -146,7 +146,6 @@ def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[lis
             notes.append(f"{quoted(name)}: batch normalization became part of a linear layer")
         elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity" and not waiting:
             behind[-1] = activation
-
         else:
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {kind}")
     if waiting:
