@@ -106,13 +106,28 @@ class _Linear:
         self.W = _numpy(part.weight).T
         self.b = 0 * self.W[0] if part.bias is None else _numpy(part.bias)
 
-    def after(self, scale: Any, shift: Any) -> None:
-        """Take in what its outputs are multiplied by, and what is added then."""
-        self.W, self.b = self.W * scale, self.b * scale + shift
+    def after(self, done: _Normalization) -> None:
+        """Take in what is done to its outputs."""
+        done.check_width(self.W.shape[1])
+        self.W, self.b = self.W * done.scale, self.b * done.scale + done.shift
 
-    def before(self, scale: Any, shift: Any) -> None:
-        """The same of its inputs."""
-        self.W, self.b = scale[:, None] * self.W, self.b + shift @ self.W
+    def before(self, done: _Normalization) -> None:
+        """Take in what is done to its inputs."""
+        done.check_width(self.W.shape[0])
+        self.W, self.b = done.scale[:, None] * self.W, self.b + done.shift @ self.W
+
+
+class _Normalization(NamedTuple):
+    """What batch normalization multiplies by, and what it adds then."""
+
+    name: str
+    scale: Any
+    shift: Any
+
+    def check_width(self, features: int) -> None:
+        """Refuse that of another number of features."""
+        if len(self.scale) != features:
+            raise WeightsError(f"{quoted(self.name)}: expected {features} features, found {len(self.scale)}")
 
 
 def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[list[str], str, list[str]]:
@@ -122,44 +137,32 @@ def _sequence(leaves: list[tuple[str, Any]], linear: list[_Linear]) -> tuple[lis
     """
     behind: list[str] = []
     notes: list[str] = []
-    waiting, waiting_name = None, ""
+    waiting: list[_Normalization] = []  # for the next layer
     for name, part in leaves:
         kind = _type(part)
         if _is_linear(part):
-            if waiting:
-                _check_width(waiting_name, waiting[0], linear[len(behind)].W.shape[0])
-                linear[len(behind)].before(*waiting)
-                waiting = None
+            while waiting:
+                linear[len(behind)].before(waiting.pop())
             behind.append("identity")
         elif kind in _NOTHING or (kind == "Flatten" and not behind):
             continue
         elif normalization := _normalization(name, part):
-            scale, shift = normalization
             if behind and behind[-1] == "identity" and not waiting:
-                _check_width(name, scale, linear[len(behind) - 1].W.shape[1])
-                linear[len(behind) - 1].after(scale, shift)
-            elif waiting:
-                _check_width(name, scale, len(waiting[0]))
-                waiting = scale * waiting[0], scale * waiting[1] + shift
+                linear[len(behind) - 1].after(normalization)
             else:
-                waiting, waiting_name = normalization, name
+                waiting.append(normalization)
             notes.append(f"{quoted(name)}: batch normalization became part of a linear layer")
         elif (activation := _torch_activation(part)) and behind and behind[-1] == "identity" and not waiting:
             behind[-1] = activation
         else:
             raise WeightsError(f"{quoted(name)}: expected linear layers and activations, found {kind}")
     if waiting:
-        raise WeightsError(f"{quoted(waiting_name)}: expected a linear layer behind it, found none")
+        raise WeightsError(f"{quoted(waiting[0].name)}: expected a linear layer behind it, found none")
     return behind[:-1], behind[-1], notes
 
 
-def _check_width(name: str, scale: Any, features: int) -> None:
-    if len(scale) != features:
-        raise WeightsError(f"{quoted(name)}: expected {features} features, found {len(scale)}")
-
-
-def _normalization(name: str, part: Any) -> tuple[Any, Any] | None:
-    """Return what a BatchNorm1d multiplies by and adds when it is not trained (Ioffe and Szegedy, 2015)."""
+def _normalization(name: str, part: Any) -> _Normalization | None:
+    """Return what a BatchNorm1d does when it is not trained (Ioffe and Szegedy, 2015), None of others."""
     if _type(part) != "BatchNorm1d" or not type(part).__module__.startswith("torch.nn."):
         return None
     if part.running_mean is None:
@@ -167,9 +170,9 @@ def _normalization(name: str, part: Any) -> tuple[Any, Any] | None:
     mean, variance = (_numpy(array).astype(np.float64) for array in (part.running_mean, part.running_var))
     scale = 1 / np.sqrt(variance + part.eps)
     if part.weight is None:
-        return scale, -mean * scale
+        return _Normalization(name, scale, -mean * scale)
     scale *= _numpy(part.weight)
-    return scale, _numpy(part.bias) - mean * scale
+    return _Normalization(name, scale, _numpy(part.bias) - mean * scale)
 
 
 def _check_leaves(leaves: list[tuple[str, Any]], hidden: str | Sequence[str], head: str) -> None:
