@@ -28,26 +28,32 @@ PLAN, MANIFEST = "job.json", "manifest.json"
 
 def is_ours(folder: str, mark: str) -> bool:
     """Tell whether a folder's mark says that it was made here, and may be removed here."""
-    if os.path.islink(folder) or not os.path.isdir(folder):
-        return False
-    with suppress(FileNotFoundError):
-        return bool(read_object(os.path.join(folder, mark)).get("schema") == SCHEMA)
-    # Killed before its first file was written, or behind the removal of its last.
-    return all(entry.startswith(f".{mark}.") for entry in os.listdir(folder))
+    return _read_mark(folder, mark) is not None
 
 
 def is_predictions(folder: str) -> bool:
     """Tell whether a folder was made here and has nothing in it but what was put there then."""
-    if not is_ours(folder, MANIFEST):
+    manifest = _read_mark(folder, MANIFEST)
+    if manifest is None:
         return False
-    known = {MANIFEST, PLAN}
-    with suppress(FileNotFoundError):
-        parts = read_object(os.path.join(folder, MANIFEST)).get("parts")
-        for part in parts if isinstance(parts, list) else ():
-            name = part.get("file") if isinstance(part, dict) else None
-            if isinstance(name, str):  # and its receipt, until it is removed
-                known |= {name, f"{name.removesuffix('.npy')}.json"}
+    known, parts = {MANIFEST, PLAN}, manifest.get("parts")
+    for part in parts if isinstance(parts, list) else ():
+        name = part.get("file") if isinstance(part, dict) else None
+        if isinstance(name, str):  # and its receipt, until it is removed
+            known |= {name, f"{name.removesuffix('.npy')}.json"}
     return all(name in known or name.startswith(f".{MANIFEST}.") for name in os.listdir(folder))
+
+
+def _read_mark(folder: str, mark: str) -> dict[str, Any] | None:
+    """Return what the mark of a folder says, None where it was not made here."""
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        return None
+    try:
+        found = read_object(os.path.join(folder, mark))
+    except FileNotFoundError:
+        # Killed before its first file was written, or behind the removal of its last.
+        return {} if all(entry.startswith(f".{mark}.") for entry in os.listdir(folder)) else None
+    return found if found.get("schema") == SCHEMA else None
 
 
 def remove(folder: str, mark: str) -> None:
