@@ -28,6 +28,10 @@ StandIn = Callable[..., Any]
 Globals = Mapping[tuple[str, str], StandIn]
 
 
+class AsksToRun(WeightsError):
+    """A pickle that names something to import that no stand-in stands for."""
+
+
 class Placeholder:
     """A value that BUILD completes."""
 
@@ -198,9 +202,7 @@ class _Machine:
         if type(module) is str and type(name) is str and (module, name) in self.stand_ins:
             return self.stand_ins[module, name]
         asked = f"{module}.{name}" if type(module) is str and type(name) is str else "something unnamed"
-        raise WeightsError(
-            f"refused: the pickle asks to run {quoted(asked)}; expected arrays of numbers only"
-        )
+        raise AsksToRun(f"refused: the pickle asks to run {quoted(asked)}; expected arrays of numbers only")
 
     def call(self, function: object, args: object) -> Any:
         if not any(function is known for known in self.stand_ins.values()):

@@ -56,10 +56,8 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
     storages = _Storages(members, folder)
     try:
         value = stack_machine.run(members[pickles[0]], _STAND_INS, storages.load)
-    except WeightsError as error:
-        if "asks to run" in str(error):
-            raise WeightsError(f"{error}, not a whole module: save model.state_dict()") from None
-        raise
+    except stack_machine.AsksToRun as error:
+        raise WeightsError(f"{error}, not a whole module: save model.state_dict()") from None
     notes: list[str] = []
     for key in _CHECKPOINT_KEYS:
         if _is_dict(value) and _is_dict(value.get(key)):
