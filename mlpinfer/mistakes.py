@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,12 @@ class Mistakes(NamedTuple):
 
     total: int
     shown: tuple[Mistake, ...]
+
+    def to_dict(self, most: int) -> dict[str, Any]:
+        """Return plain values of up to `most` of them, without their images."""
+        fields = ("row", "label", "predicted", "confidence")
+        shown = [{name: getattr(mistake, name) for name in fields} for mistake in self.shown[:most]]
+        return {"total": self.total, "shown": shown}
 
 
 def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:

@@ -104,10 +104,7 @@ def command(
     if json:
         written = found.to_dict()
         if errors and mistakes:
-            shown = [mistake._asdict() for mistake in mistakes.shown[:errors]]
-            for mistake in shown:
-                del mistake["image"]
-            written["mistakes"] = {"total": mistakes.total, "shown": shown}
+            written["mistakes"] = mistakes.to_dict(errors)
         objects.write_json(written, json)
     if json != "-":
         from mlpinfer.render.text import print_score
