@@ -30,10 +30,8 @@ from mlpinfer.errors import InputError, quoted
 from mlpinfer.files import write_whole
 from mlpinfer.folders import MANIFEST, PLAN, SCHEMA, is_ours, is_predictions, read_object, remove
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor, check_scaled
+from mlpinfer.predictor import VALUES, Predictor, check_scaled
 
-#: What a prediction may be, and the method that makes it.
-VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
 #: Rows of a task, where they lie in a mapped file; and bytes of them where they take memory.
 _TASK_ROWS = 1_000_000
 _TASK_BYTES = 64 * 1024**2

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor
+from mlpinfer.predictor import VALUES, Predictor
 from mlpinfer.report import Latency
 
 #: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
@@ -32,7 +32,7 @@ def latencies(predictor: Predictor, x: Array, values: str) -> list[float]:
 
 
 def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
-    compute = alone.predict if values == "labels" else alone.predict_proba
+    compute = getattr(alone, VALUES[values])
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES

@@ -26,6 +26,8 @@ from mlpinfer.workers import run_all
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
+#: What is predicted, and the method that does it.
+VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
 
 
 class _Wanted(NamedTuple):

@@ -19,7 +19,7 @@ from mlpinfer.environment import environment
 from mlpinfer.errors import DatasetError, InputError, quoted
 from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor
+from mlpinfer.predictor import VALUES, Predictor
 from mlpinfer.report import (
     BatchInfo,
     DataInfo,
@@ -72,7 +72,7 @@ def score(
         predictor = predictor.variant(scale=data.scale)
     x = data.x.reshape(data.samples, features)
     _check_truth(predictor, data)
-    compute = predictor.predict if values == "labels" else predictor.predict_proba
+    compute = getattr(predictor, VALUES[values])
 
     cold, loss = _first_pass(predictor, x, data.y)
     # The first pass computed logits: what else is wanted may have kernels of its own to compile.

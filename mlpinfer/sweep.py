@@ -21,7 +21,7 @@ from mlpinfer.errors import InputError, quoted
 from mlpinfer.measuring import latencies, latency_of, timed
 from mlpinfer.network import Network
 from mlpinfer.ops import Array
-from mlpinfer.predictor import Predictor, first_known
+from mlpinfer.predictor import VALUES, Predictor, first_known
 from mlpinfer.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
 from mlpinfer.workers import run_all
 
@@ -168,7 +168,7 @@ def sweep(
 def _measure(
     predictors: list[Predictor], asked: list[int | None], x: Array, values: str, repeat: int
 ) -> list[SweepPoint]:
-    computes = [p.predict if values == "labels" else p.predict_proba for p in predictors]
+    computes = [getattr(predictor, VALUES[values]) for predictor in predictors]
     for compute in computes:
         compute(x)
     seconds: list[list[float]] = [[] for _ in predictors]
@@ -182,11 +182,11 @@ def _measure(
             predictor.workers(x),
             predictor.evaluator,
             predictor.batch_size,
-            len(x) / Spread.of(found).median,
-            Spread.of(found),
+            len(x) / spread.median,
+            spread,
             latency_of(latencies(predictor, x, values)),
         )
-        for predictor, threads, found in zip(predictors, asked, seconds, strict=True)
+        for predictor, threads, spread in zip(predictors, asked, map(Spread.of, seconds), strict=True)
     ]
 
 

@@ -23,6 +23,7 @@ from mlpinfer import DatasetError, InputError, Network, Predictor, folders, jobs
 from mlpinfer.data_files import idx
 from mlpinfer.data_files.inputs import Inputs
 from mlpinfer.jobs import run_job, split_job
+from mlpinfer.predictor import VALUES
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def predict(predictor, rows, out, values="labels", **how):
 
 @pytest.mark.parametrize("values", ["labels", "proba", "logits"])
 def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values, mnist):
-    expected = getattr(predictor, jobs.VALUES[values])(mnist[0][:1_037])
+    expected = getattr(predictor, VALUES[values])(mnist[0][:1_037])
     for name in ("out.npy", "out.csv", "out.jsonl", "out"):
         predict(predictor, rows, tmp_path / name, values)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
@@ -73,7 +74,7 @@ def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values
 
 def test_header_of_a_table(predictor, rows, tmp_path):
     heads = {}
-    for values in jobs.VALUES:
+    for values in VALUES:
         predict(predictor, rows, tmp_path / f"{values}.csv", values)
         heads[values] = (tmp_path / f"{values}.csv").read_text().partition("\n")[0].split(",")
     assert heads["labels"] == ["label"]

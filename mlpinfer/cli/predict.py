@@ -101,12 +101,13 @@ def command(
 
 def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
     from mlpinfer import jobs, outputs
+    from mlpinfer.predictor import VALUES
 
     rows = jobs.check_inputs(predictor, inputs, values)
     labels = values == "labels" and predictor.network.head != "identity"
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
-        y = getattr(predictor, jobs.VALUES[values])(x.reshape(len(x), -1))
+        y = getattr(predictor, VALUES[values])(x.reshape(len(x), -1))
         columns = list(outputs.as_text(y))
         if labels:
             p = predictor.predict_proba(x.reshape(len(x), -1))
