@@ -6,10 +6,10 @@ Python without its lock, which has no stable ABI.
 
 import sysconfig
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = "mlpinfer/kernels/cpu"
+FOLDER = "mlpinfer/engine/compiled/src"
 X86_64 = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -30,7 +30,7 @@ class BuildExtension(build_ext):
 
 
 extension = Extension(
-    "mlpinfer.kernels._cpu",
+    "mlpinfer.engine.compiled._cpu",
     sources=[f"{FOLDER}/module.c", f"{FOLDER}/neon.c"],
     depends=[f"{FOLDER}/{name}.h" for name in ("evaluate", "network", "simd")],
     # Products and sums in one instruction, with one rounding, where the processor has it.
@@ -39,6 +39,9 @@ extension = Extension(
     py_limited_api=STABLE_ABI,
 )
 setup(
+    # The folder of shipped weights becomes a package in the wheel.
+    packages=[*find_packages(include=["mlpinfer", "mlpinfer.*"]), "mlpinfer._weights"],
+    package_dir={"mlpinfer._weights": "weights"},
     ext_modules=[extension],
     cmdclass={"build_ext": BuildExtension},
     # One wheel for every Python from 3.11.

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from mlpinfer import mnist
-from mlpinfer.weight_files import shipped
+from mlpinfer.io.data import mnist
+from mlpinfer.io.weights.load import shipped
 
 COMMANDS = {"mlpinfer score --json -": ["score", "--json", "-"], "mlpinfer score": ["score"]}
 RIGHT = b"0.9777"

@@ -11,10 +11,10 @@ import threadpoolctl
 from contenders import CONTENDERS
 
 from mlpinfer import DeviceError, load_mnist, load_network
-from mlpinfer.backends import get_backend
-from mlpinfer.backends.numpy_backend import usable_cores
-from mlpinfer.environment import environment
-from mlpinfer.weight_files import shipped
+from mlpinfer.engine.backends.numpy_backend import usable_cores
+from mlpinfer.engine.backends.select import get_backend
+from mlpinfer.evaluation.environment import environment
+from mlpinfer.io.weights.load import shipped
 
 #: Module and package of what a contender may have imported.
 LIBRARIES = {"sklearn": "scikit-learn", "torch": "torch", "onnxruntime": "onnxruntime"}

@@ -14,7 +14,7 @@ import pytest
 from gpu_peers import PEERS
 
 from mlpinfer import DeviceError, Predictor
-from mlpinfer.backends import get_backend
+from mlpinfer.engine.backends.select import get_backend
 
 try:
     get_backend("gpu")

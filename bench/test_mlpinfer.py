@@ -7,7 +7,7 @@ import pytest
 from test_images import BATCH_SIZES
 
 from mlpinfer import Network, Predictor
-from mlpinfer.backends.numpy_backend import usable_cores
+from mlpinfer.engine.backends.numpy_backend import usable_cores
 
 WIDE = (64, 1024, 1024, 10)
 SGEMM = 2_000

@@ -6,7 +6,7 @@ from contenders import CONTENDERS
 from test_images import BATCH_SIZES, PEERS_MAY_DIFFER, rows_to_time
 
 from mlpinfer import Network, load_network
-from mlpinfer.weight_files import shipped
+from mlpinfer.io.weights.load import shipped
 
 DENSE, WIDE_DENSE = (64, 128, 128, 10), (64, 1024, 1024, 10)
 

@@ -3,13 +3,13 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlpinfer import ops
+from mlpinfer.model import activations, ops
 
 x = np.linspace(-6, 6, 241)
 figure = Figure((6, 4), layout="constrained")
 axes = figure.subplots()
 for name in ("identity", "sigmoid", "tanh", "relu", "leaky_relu(0.1)"):
-    axes.plot(x, ops.activation(name)(np, x), label=name)
+    axes.plot(x, activations.activation(name)(np, x), label=name)
 axes.set(ylim=(-2, 4), xlabel="x", ylabel="h(x)")
 axes.grid(alpha=0.3)
 axes.legend()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mlpinfer import Predictor, load_mnist, load_network
-from mlpinfer.weight_files import shipped
+from mlpinfer.io.weights.load import shipped
 
 predictor = Predictor(load_network(shipped()), scale=1 / 255)
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 from mlpinfer import Predictor, load_mnist, load_network
-from mlpinfer.weight_files import shipped
+from mlpinfer.io.weights.load import shipped
 
 network = load_network(sys.argv[1] if len(sys.argv) > 1 else shipped())
 x, t = load_mnist()

@@ -1,7 +1,7 @@
 """Batch inference for multilayer perceptrons, on NumPy, CuPy or compiled C.
 
-Each public name is imported from its module when it is first asked for, so that a program, and the
-command line, pays for what it uses.
+Each public name is imported from its module when it is first used, so that a program, and the
+command line, loads only what it needs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlpinfer._version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from mlpinfer.data_files import Dataset, load_data
+    from mlpinfer.engine.predictor import Predictor
     from mlpinfer.errors import (
         ClusterError,
         DatasetError,
@@ -22,65 +22,47 @@ if TYPE_CHECKING:
         MlpInferError,
         WeightsError,
     )
-    from mlpinfer.folding import fold
-    from mlpinfer.mnist import load_mnist
-    from mlpinfer.network import Layer, LayerTrace, Network
-    from mlpinfer.predictor import Predictor
-    from mlpinfer.report import ScoreReport
-    from mlpinfer.scoring import score
-    from mlpinfer.weight_files import load_network, save_network
+    from mlpinfer.evaluation.report import ScoreReport
+    from mlpinfer.evaluation.score import score
+    from mlpinfer.io.data.dataset import Dataset, load_data
+    from mlpinfer.io.data.mnist import load_mnist
+    from mlpinfer.io.weights.load import load_network
+    from mlpinfer.io.weights.save import save_network
+    from mlpinfer.model.folding import fold
+    from mlpinfer.model.network import Layer, LayerTrace, Network
 
-_HOMES = {
-    "data_files": ("Dataset", "load_data"),
-    "errors": (
-        "ClusterError",
-        "DatasetError",
-        "DeviceError",
-        "DeviceMemoryError",
-        "InputError",
-        "MlpInferError",
-        "WeightsError",
-    ),
-    "folding": ("fold",),
-    "mnist": ("load_mnist",),
-    "network": ("Layer", "LayerTrace", "Network"),
-    "predictor": ("Predictor",),
-    "report": ("ScoreReport",),
-    "scoring": ("score",),
-    "weight_files": ("load_network", "save_network"),
+#: The module of each public name.
+_MODULES = {
+    "Predictor": "engine.predictor",
+    "ClusterError": "errors",
+    "DatasetError": "errors",
+    "DeviceError": "errors",
+    "DeviceMemoryError": "errors",
+    "InputError": "errors",
+    "MlpInferError": "errors",
+    "WeightsError": "errors",
+    "ScoreReport": "evaluation.report",
+    "score": "evaluation.score",
+    "Dataset": "io.data.dataset",
+    "load_data": "io.data.dataset",
+    "load_mnist": "io.data.mnist",
+    "load_network": "io.weights.load",
+    "save_network": "io.weights.save",
+    "fold": "model.folding",
+    "Layer": "model.network",
+    "LayerTrace": "model.network",
+    "Network": "model.network",
 }
 
-__all__ = [
-    "ClusterError",
-    "Dataset",
-    "DatasetError",
-    "DeviceError",
-    "DeviceMemoryError",
-    "InputError",
-    "Layer",
-    "LayerTrace",
-    "MlpInferError",
-    "Network",
-    "Predictor",
-    "ScoreReport",
-    "WeightsError",
-    "__version__",
-    "fold",
-    "load_data",
-    "load_mnist",
-    "load_network",
-    "save_network",
-    "score",
-]
+__all__ = sorted([*_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = getattr(importlib.import_module(f"mlpinfer.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'mlpinfer' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mlpinfer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlpinfer.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
-from mlpinfer import signals
+from mlpinfer.cli import signals
 
 
 def run() -> NoReturn:
@@ -21,7 +21,7 @@ def run() -> NoReturn:
     try:
         signals.catch()  # first: the imports take longer than many a command
         _open_streams()
-        from mlpinfer.cli import main
+        from mlpinfer.cli.app import main
 
         main()
     except SystemExit as done:

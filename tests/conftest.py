@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mlpinfer import DeviceError, Network, load_network
-from mlpinfer.backends import get_backend
-from mlpinfer.kernels import VARIABLE, find_compiled
-from mlpinfer.weight_files import shipped
+from mlpinfer.engine.backends.select import get_backend
+from mlpinfer.engine.compiled.availability import VARIABLE, find_compiled
+from mlpinfer.io.weights.load import shipped
 
 ROOT = Path(__file__).parents[1]
 #: Named here, a backend that does not work is a failure, not a skip: MLPINFER_TEST_BACKENDS=numpy,cupy
@@ -24,7 +24,7 @@ REQUIRED = os.environ.get("MLPINFER_TEST_BACKENDS", "numpy").split(",")
 #: What can run a network on this machine's processor.
 EVALUATORS = ("plan", *find_compiled().available)
 #: Without the compiled evaluator there is nothing in it to test: mlpinfer was installed without a compiler.
-collect_ignore = [] if EVALUATORS[1:] else ["test_compiled.py"]
+collect_ignore = [] if EVALUATORS[1:] else ["engine/compiled/test_evaluator.py"]
 
 
 def pytest_report_header():

@@ -13,8 +13,8 @@ import weakref
 
 import numpy as np
 
-from mlpinfer import ops
 from mlpinfer.errors import DeviceMemoryError
+from mlpinfer.model import activations
 
 
 class DeviceArray(np.ndarray):
@@ -132,7 +132,7 @@ class FakeDevice:
         return contextlib.nullcontext()
 
     def finish(self, activation):
-        function = ops.activation(activation)
+        function = activations.activation(activation)
 
         def finish(z, b):
             z += b

@@ -29,17 +29,15 @@ NOT_OURS = shutil.ignore_patterns(
 )
 DATA = {
     "mlpinfer/py.typed",
-    "mlpinfer/kernels/_cpu.pyi",
-    "mlpinfer/kernels/gpu/instructions.cuh",
-    "mlpinfer/kernels/gpu/network.cu",
-    "mlpinfer/_mnist/t10k-images-idx3-ubyte.gz",
-    "mlpinfer/_mnist/t10k-labels-idx1-ubyte.gz",
+    "mlpinfer/engine/compiled/_cpu.pyi",
+    "mlpinfer/io/data/_mnist/t10k-images-idx3-ubyte.gz",
+    "mlpinfer/io/data/_mnist/t10k-labels-idx1-ubyte.gz",
     "mlpinfer/render/page.html",
     *(f"mlpinfer/schemas/{name}.json" for name in ("score", "sweep", "devices", "inspect", "predictions")),
 }
 WEIGHTS = {"mnist_784-50-100-10.pkl", "mnist_784-128-64-10.pt"}
 SOURCES = {
-    f"mlpinfer/kernels/cpu/{name}"
+    f"mlpinfer/engine/compiled/src/{name}"
     for name in (
         *("evaluate.h", "network.h", "simd.h"),
         *("module.c", "neon.c", "x86_64_v2.c", "x86_64_v3.c", "x86_64_v4.c"),
@@ -114,7 +112,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(unpacked):
 def test_a_compiler_adds_one_file_to_the_wheel(unpacked):
     weights = {f"mlpinfer/_weights/{name}" for name in WEIGHTS}
     (extension,) = in_wheel(unpacked) - (modules() | DATA | weights)
-    assert re.fullmatch(r"mlpinfer/kernels/_cpu\.[\w.-]*so", extension)
+    assert re.fullmatch(r"mlpinfer/engine/compiled/_cpu\.[\w.-]*so", extension)
 
 
 def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed():

@@ -52,7 +52,7 @@ def test_the_two_commands_are_there():
 
 
 def test_every_command_is_in_the_readme():
-    from mlpinfer.cli import COMMANDS
+    from mlpinfer.cli.app import COMMANDS
 
     for name in COMMANDS:
         assert f"mlpinfer {name}" in README

@@ -1,4 +1,4 @@
-"""Options that several commands share; `mlpinfer.cli.objects` makes of them what they stand for."""
+"""Options that several commands share; `mlpinfer.cli.loading` makes of them what they stand for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from mlpinfer.errors import quoted
+from mlpinfer._text import quoted
 
 if TYPE_CHECKING:
     Number = click.ParamType[float]
@@ -167,7 +167,7 @@ def check_folder(ctx: click.Context, option: click.Parameter, file: str | None) 
         return file
     if file in ("", "-") or os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or "."):
         raise click.BadParameter(f"expected a file in a folder that is there, found {file!a}", ctx, option)
-    outputs = ctx.meta.setdefault("mlpinfer.outputs", {})
+    outputs = ctx.meta.setdefault("mlpinfer.jobs.outputs", {})
     other = outputs.setdefault(os.path.realpath(file), option.opts[0])
     if other != option.opts[0]:
         raise click.BadParameter(f"expected another file than for {other}, found {file}", ctx, option)
@@ -190,7 +190,7 @@ def _check_plot(ctx: click.Context, option: click.Parameter, file: str | None) -
         return None
     if os.path.splitext(str(file))[1].lower() not in (".png", ".svg"):
         raise click.BadParameter(f"expected a name that ends in .png or .svg, found {file}", ctx, option)
-    from mlpinfer.render.pictures import check_packages
+    from mlpinfer.render.plots import check_packages
 
     check_packages()
     return file

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from mlpinfer.errors import printable
+from mlpinfer._text import printable
 
 
 def note(text: str) -> None:

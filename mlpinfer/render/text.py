@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlpinfer.errors import printable
-from mlpinfer.inventory import Inventory
-from mlpinfer.kernels import Compiled
-from mlpinfer.metrics import ClassificationMetrics, RegressionMetrics
-from mlpinfer.network import LayerTrace
-from mlpinfer.ops import Array
-from mlpinfer.report import ScoreReport
-from mlpinfer.summary import NetworkSummary
-from mlpinfer.sweep import SweepReport
+from mlpinfer._text import printable
+from mlpinfer.engine.compiled.availability import Compiled
+from mlpinfer.engine.devices import Inventory
+from mlpinfer.evaluation.metrics import ClassificationMetrics, RegressionMetrics
+from mlpinfer.evaluation.report import ScoreReport
+from mlpinfer.evaluation.sweep import SweepReport
+from mlpinfer.model.network import LayerTrace
+from mlpinfer.model.ops import Array
+from mlpinfer.model.summary import NetworkSummary
 
 #: A table of classes is no longer than this; JSON has them all.
 _MAX_CLASSES = 20

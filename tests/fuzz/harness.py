@@ -17,10 +17,11 @@ with atheris.instrument_imports(include=["mlpinfer", "pickletools", "zipfile", "
     import zipfile  # noqa: F401
 
     import mlpinfer.conversion  # noqa: F401
+
     from mlpinfer import DatasetError, WeightsError, load_data, load_network
-    from mlpinfer.data_files import csv as csv_rows  # noqa: F401
-    from mlpinfer.data_files import idx, images, npy  # noqa: F401
-    from mlpinfer.weight_files import npz, onnx, pickled, safetensors, torch_zip  # noqa: F401
+    from mlpinfer.io.data import csv as csv_rows  # noqa: F401
+    from mlpinfer.io.data import idx, images, npy  # noqa: F401
+    from mlpinfer.io.weights import npz, numpy_pickle, onnx, safetensors, torch_zip  # noqa: F401
 
 from tests.hostile import build, legitimate
 
@@ -38,7 +39,7 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _members(data: bytes) -> dict[str, bytes]:
-    from mlpinfer.files import unzip
+    from mlpinfer.io.archives import unzip
 
     return unzip(data, WeightsError)
 

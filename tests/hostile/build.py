@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tests.test_formats import entry, safetensors_file
+from tests.builders import entry, safetensors_file
 
 KINDS = {
     "f2": "Half", "f4": "Float", "f8": "Double", "i1": "Char", "u1": "Byte", "i2": "Short", "i4": "Int", "i8": "Long",

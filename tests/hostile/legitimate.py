@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image
 
 from mlpinfer import Network
-from mlpinfer.data_files import idx
-from mlpinfer.weight_files import encode
+from mlpinfer.io.data import idx
+from mlpinfer.io.weights.save import encode
+from tests.builders import model, node, python_2
 from tests.hostile import build
-from tests.test_formats import model, node
-from tests.test_weight_files import python_2
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tests.builders import npy
 from tests.hostile import build, zips
 from tests.hostile.attack import Attack
 from tests.hostile.programs import Fires
-from tests.test_weight_files import npy
 
 _ROWS = "(4, 2)"
 _DATA = bytes(32)

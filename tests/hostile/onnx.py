@@ -9,10 +9,10 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mlpinfer import Network
-from mlpinfer.weight_files import encode
+from mlpinfer.io.weights.save import encode
+from tests.builders import field, model, node
 from tests.hostile import build
 from tests.hostile.attack import Attack
-from tests.test_formats import field, model, node
 
 A = build.layers()
 CONSTANTS = list(A.items())

@@ -10,11 +10,11 @@ from string import ascii_lowercase
 
 import numpy as np
 
+from tests.builders import array_state
 from tests.hostile import build
 from tests.hostile.attack import Attack
 from tests.hostile.build import array_opcodes, book, pickled, text
 from tests.hostile.programs import programs
-from tests.test_weight_files import array_state
 
 MINUS = b"J\xff\xff\xff\xff"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlpinfer.data_files import idx
+from mlpinfer.io.data import idx
 from tests.hostile import build
 from tests.hostile.attack import Attack
 

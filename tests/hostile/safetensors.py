@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tests.builders import entry, safetensors_file
 from tests.hostile import build
 from tests.hostile.attack import Attack
-from tests.test_formats import entry, safetensors_file
 
 F = "F32"
 #: Danger, header, bytes of the arrays.

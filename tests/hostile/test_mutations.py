@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpinfer import DatasetError, WeightsError, load_data, load_network
-from mlpinfer.files import unzip
+from mlpinfer.io.archives import unzip
 from tests.hostile import build, legitimate
 
 FORMATS = ["pickle", "torch", "npz", "safetensors", "onnx", "npy", "npz_rows", "idx", "csv", "image"]

@@ -73,7 +73,7 @@ def poisonable() -> dict[str, object]:
     found: dict[str, object] = {"modules": set(sys.modules)}
     for name in ("builtins", "os", "posixpath", "sys", "copyreg", "codecs", "pickle", "numpy", "numpy.linalg", "json",
                  "numpy._core.multiarray", "numpy._core.numeric", "collections", "mlpinfer", "mlpinfer.errors",
-                 "mlpinfer.weight_files.pickled", "mlpinfer.weight_files.torch_zip", "mlpinfer.data_files", "zipfile",
+                 "mlpinfer.io.weights.numpy_pickle", "mlpinfer.io.weights.torch_zip", "mlpinfer.io.data.open", "zipfile",
                  ):  # fmt: skip
         module = sys.modules.get(name)
         if module is not None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlpinfer import Predictor, mnist
-from mlpinfer.weight_files import shipped
+from mlpinfer import Predictor
+from mlpinfer.io.data import mnist
+from mlpinfer.io.weights.load import shipped
 from tests.conftest import ROOT
 
 predict = runpy.run_path(str(ROOT / "bench" / "book_script.py"))["predict"]

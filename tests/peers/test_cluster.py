@@ -12,13 +12,14 @@ import dask.array as dask_array
 import numpy as np
 import pytest
 
-from mlpinfer import Network, Predictor, jobs, load_data, outputs, save_network
-from mlpinfer import cluster as dask_cluster
+from mlpinfer import Network, Predictor, load_data, save_network
 from mlpinfer import score as score_here
-from mlpinfer.cluster import connect, run_job
-from mlpinfer.data_files.inputs import Inputs
 from mlpinfer.errors import ClusterError, DatasetError
-from mlpinfer.jobs import split_job
+from mlpinfer.io.data.source import Inputs
+from mlpinfer.jobs import dask_runner as dask_cluster
+from mlpinfer.jobs import outputs, tasks
+from mlpinfer.jobs.dask_runner import connect, run_job
+from mlpinfer.jobs.tasks import split_job
 from tests.conftest import ROOT
 
 ENVIRONMENT = os.environ | {
@@ -169,7 +170,7 @@ def test_equal_to_the_local_run_and_the_predictor_travels_once(
     assert sum(told) == 20_000
     outputs.finish(job, receipts)
     local = job_of(predictor, rows, tmp_path / "local.npy")
-    outputs.finish(local, jobs.run_job(predictor, local))
+    outputs.finish(local, tasks.run_job(predictor, local))
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "local.npy").read_bytes()
     arrivals = [name.partition("-")[0] for name in os.listdir(predictor.folder)]
     for worker in healthy.workers:
@@ -226,7 +227,7 @@ def test_a_poison_shard_is_named_and_the_others_are_done(cluster, client, rows, 
     assert not (tmp_path / "out.npy").exists()
     assert len(list((tmp_path / "out.npy.partial").glob("part-*.npy"))) == 19
     healthy = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
-    outputs.finish(job, jobs.run_job(healthy, job, resume=True))
+    outputs.finish(job, tasks.run_job(healthy, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), healthy.predict(x))
 
 
@@ -251,7 +252,7 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
         run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
     assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
     killer.join(10)
-    receipts = jobs.run_job(predictor, job, resume=True)
+    receipts = tasks.run_job(predictor, job, resume=True)
     outputs.finish(job, receipts)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
@@ -261,10 +262,10 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
 def test_workers_that_do_not_see_the_output_are_refused(healthy_client, rows, tmp_path, network, monkeypatch):
     predictor = Predictor(network, threads=1, scale=1 / 255)
     job = job_of(predictor, rows, tmp_path / "out.npy")
-    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: ("0.0.1", None))
+    monkeypatch.setattr("mlpinfer.jobs.dask_runner._look", lambda files: ("0.0.1", None))
     with pytest.raises(ClusterError, match=r"expected mlpinfer .*, found 0\.0\.1"):
         run_job(predictor, job, client=healthy_client)
-    monkeypatch.setattr("mlpinfer.cluster._look", lambda files: 1 / 0)
+    monkeypatch.setattr("mlpinfer.jobs.dask_runner._look", lambda files: 1 / 0)
     with pytest.raises(ClusterError, match=r"tcp://.*: expected mlpinfer .* there, found an error: ZeroDiv"):
         run_job(predictor, job, client=healthy_client, resume=True)
     monkeypatch.undo()
@@ -298,7 +299,7 @@ def test_random_networks_are_equal_bit_by_bit(healthy_client, tmp_path):
     found = []
     for out, runner in (
         ("there", lambda job: run_job(predictor, job, client=healthy_client)),
-        ("here", lambda job: jobs.run_job(predictor, job)),
+        ("here", lambda job: tasks.run_job(predictor, job)),
     ):
         job = split_job(
             predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / f"{out}.npy", "logits", 640
@@ -398,7 +399,7 @@ def test_blocks_of_a_dask_array(network, mnist):
 def test_a_poison_shard_that_ends_every_worker_is_an_error(
     cluster, client, rows, tmp_path, network, monkeypatch
 ):
-    monkeypatch.setattr("mlpinfer.cluster._WORKER_SECONDS", 5)
+    monkeypatch.setattr("mlpinfer.jobs.dask_runner._WORKER_SECONDS", 5)
     x = np.load(rows)
     x[1_234] = 255
     np.save(rows, x)

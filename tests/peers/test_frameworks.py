@@ -14,7 +14,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
 
 from mlpinfer import Network, Predictor, load_mnist, load_network
-from mlpinfer.weight_files import encode, shipped
+from mlpinfer.io.weights.load import shipped
+from mlpinfer.io.weights.save import encode
 
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-6, torch.float64: 1e-6}
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from mlpinfer import metrics, ops
+from mlpinfer.evaluation import metrics
+from mlpinfer.model import ops
 
 
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 60), classes=st.integers(1, 7))

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from mlpinfer import Predictor, load_network, score
-from mlpinfer.mistakes import find_mistakes
-from mlpinfer.mnist import load_mnist_dataset
-from mlpinfer.render.page import write_page
-from mlpinfer.weight_files import shipped
+from mlpinfer.evaluation.mistakes import find_mistakes
+from mlpinfer.io.data.mnist import load_mnist_dataset
+from mlpinfer.io.weights.load import shipped
+from mlpinfer.render.html import write_page
 
 pytestmark = pytest.mark.browser
 

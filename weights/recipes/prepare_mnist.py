@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from mlpinfer.data_files import idx  # noqa: E402
-from mlpinfer.files import write_whole  # noqa: E402
+from mlpinfer.io.data import idx  # noqa: E402
+from mlpinfer.io.files import write_whole  # noqa: E402
 
 SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",

@@ -21,10 +21,10 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from mlpinfer.data_files import Dataset, load_data  # noqa: E402
-from mlpinfer.files import write_whole  # noqa: E402
-from mlpinfer.mnist import load_mnist_dataset  # noqa: E402
-from mlpinfer.weight_files import pickled  # noqa: E402
+from mlpinfer.io.data.dataset import Dataset, load_data  # noqa: E402
+from mlpinfer.io.data.mnist import load_mnist_dataset  # noqa: E402
+from mlpinfer.io.files import write_whole  # noqa: E402
+from mlpinfer.io.weights import numpy_pickle  # noqa: E402
 
 SEED = 0
 EPOCHS = 40
@@ -106,7 +106,7 @@ def main() -> None:
         arrays[f"W{i}"] = layer.weight.detach().numpy().T
         arrays[f"b{i}"] = layer.bias.detach().numpy()
     with write_whole(ROOT / "weights" / "mnist_784-50-100-10.pkl") as file:
-        file.write(pickled.encode(arrays))
+        file.write(numpy_pickle.encode(arrays))
 
     large = recipe((784, 128, 64, 10), x, t)
     print("784-128-64-10 test accuracy", accuracy(large, x_test, t_test), flush=True)

@@ -1,0 +1,183 @@
+"""What options stand for: networks, data, predictors, a cluster; and where results go."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import click
+
+from mlpinfer.cli.progress import note
+from mlpinfer.cli.signals import explain_bus_error
+from mlpinfer.errors import DatasetError, WeightsError
+
+if TYPE_CHECKING:
+    from mlpinfer.engine.predictor import Predictor
+    from mlpinfer.io.data.dataset import Dataset
+    from mlpinfer.io.data.source import Inputs
+    from mlpinfer.model.network import Network
+
+Result = TypeVar("Result")
+_NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
+
+
+class Background(Generic[Result]):
+    """A function that runs in a thread of its own; unpacking leaves the rest of Python free meanwhile."""
+
+    def __init__(self, function: Callable[..., Result], *args: Any) -> None:
+        self._outcome: list[Result] = []
+        self._error: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._outcome.append(function(*args))
+            except BaseException as error:
+                self._error.append(error)
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> Result:
+        """Wait for the function, and return or raise what it did."""
+        self._thread.join()
+        if self._error:
+            raise self._error[0]
+        return self._outcome[0]
+
+
+def load_network(file: str | None, layers: dict[str, str | None], scale: float | None = None) -> Network:
+    """Load a network, or the shipped one, and print the reader's notes on stderr."""
+    from mlpinfer.io.weights import load
+
+    hidden = layers["hidden"]
+    activations = hidden.split(",") if hidden and "," in hidden else hidden
+    path = load.shipped() if file is None else file
+    try:
+        network = load.load_network(path, activations, layers["head"], scale, layers["layout"])
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: expected a weight file, found no such file") from None
+    for text in network.notes:
+        note(f"note: {text}")
+    return network
+
+
+def open_inputs(
+    paths: tuple[str, ...], network: Network, reading: dict[str, Any], by_absolute_name: bool = False
+) -> Inputs:
+    """Say which rows a command reads, and see that they can be opened."""
+    from mlpinfer.io.data.source import Inputs
+
+    explain_bus_error()
+    chosen = Inputs(paths, network.image_side, **reading)
+    with missing_is_data_error():
+        if by_absolute_name:
+            chosen = chosen.resolve()
+        chosen.open()
+    return chosen
+
+
+def predictor_for(
+    network: Network,
+    scale: float | None,
+    data_scale: float | None,
+    running: dict[str, Any],
+    on_cluster: bool = False,
+) -> Predictor:
+    """Make a predictor that applies the scale of the option, of the network or of the data."""
+    from mlpinfer.engine.predictor import Predictor, first_known
+
+    known = first_known(scale, network.scale, data_scale)
+    if on_cluster and running["threads"] is None:
+        running = running | {"threads": 1}  # the workers are the threads
+    return Predictor(network, scale=known, **running)
+
+
+def on_cluster(cluster: dict[str, Any]) -> bool:
+    """Tell whether a cluster was named; refuse half a name."""
+    address, file = cluster["dask"], cluster["dask_scheduler_file"]
+    if "" in (address, file):
+        raise click.UsageError("--dask: expected tcp://HOST:PORT or a scheduler's file, found an empty name")
+    if address and file:
+        raise click.UsageError("expected --dask or --dask-scheduler-file, found both")
+    context = click.get_current_context()
+    for name in ("min_workers", "retries"):
+        source = context.get_parameter_source(name)
+        if not (address or file) and source == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')}: expected --dask with it, found none")
+    return bool(address or file)
+
+
+@contextlib.contextmanager
+def connected(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Connect to the cluster; what a run on it takes as arguments."""
+    import logging
+
+    from mlpinfer.jobs.dask_runner import connect
+
+    logging.disable()  # what ends a run is one line of ours; the libraries would write pages before it
+    with connect(cluster["dask"], cluster["dask_scheduler_file"]) as client:
+        yield {"client": client, "min_workers": cluster["min_workers"], "retries": cluster["retries"]}
+
+
+def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:
+    """Load a data set, or the MNIST test set."""
+    from mlpinfer.io.data import dataset, mnist
+
+    if data is None:
+        return mnist.load_mnist_dataset()
+    explain_bus_error()
+    with missing_is_data_error():
+        return dataset.load_data(data, labels, **how)
+
+
+@contextlib.contextmanager
+def unchanged(*files: str | None) -> Iterator[None]:
+    """Refuse files of the user's that are missing, or change until the end."""
+    given = [file for file in files if file is not None]
+    if not given:
+        yield
+        return
+    from mlpinfer.io.data.source import unchanged
+
+    with contextlib.ExitStack() as stack:
+        with missing_is_data_error():
+            stack.enter_context(unchanged(*given))
+        yield
+
+
+@contextlib.contextmanager
+def missing_is_data_error() -> Iterator[None]:
+    """Say of a missing data file what was expected."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename}: expected a data file, found no such file") from None
+
+
+def load_row(text: str, side: int | None) -> tuple[Any, float | None]:
+    """Return one row, and its scale: numbers (``0,1``), or a row of a data file (``FILE:ROW``).
+
+    Images are resized to `side`.
+    """
+    import numpy as np
+
+    from mlpinfer.io.data import dataset
+
+    with contextlib.suppress(ValueError):  # such as 1.2.3, which may be a file
+        if re.fullmatch(_NUMBERS, text):
+            return np.array([float(number) for number in text.split(",")]), None
+    file, colon, number = text.rpartition(":")
+    explain_bus_error()
+    file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
+    try:
+        data = dataset.load_data(file, side=side)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"
+        ) from None
+    if index >= data.samples:
+        raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")
+    return data.x[index].reshape(-1), data.scale

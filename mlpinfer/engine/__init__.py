@@ -1,0 +1,1 @@
+"""How a network is run: predictors, evaluators, array backends. It knows no files."""

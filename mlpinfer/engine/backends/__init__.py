@@ -1,0 +1,1 @@
+"""Array backends: NumPy on the CPU, CuPy on a GPU."""

@@ -1,0 +1,405 @@
+"""`Predictor`: rows in, labels, probabilities, logits or values out, batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import warnings
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from mlpinfer._text import quoted
+from mlpinfer.engine.array_evaluator import Plan
+from mlpinfer.engine.backends.base import Backend, DeviceBackend
+from mlpinfer.engine.backends.convert import fetch, send_like
+from mlpinfer.engine.backends.numpy_backend import usable_cores
+from mlpinfer.engine.backends.select import get_backend
+from mlpinfer.engine.compiled import availability
+from mlpinfer.engine.compiled.evaluator import CompiledEvaluator, fits
+from mlpinfer.engine.streaming import MOST_COPIERS, STAGES, Evaluate, Streamer
+from mlpinfer.engine.threads import run_all
+from mlpinfer.engine.tiling import Tiles
+from mlpinfer.errors import DeviceMemoryError, InputError
+from mlpinfer.model import ops
+from mlpinfer.model.folding import fold
+from mlpinfer.model.network import LayerTrace, Network, checked_scale
+from mlpinfer.model.ops import Array
+
+#: Rows in one forward call where the caller leaves the choice to the engine.
+DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
+PRECISIONS = {"float32": np.float32, "float64": np.float64}
+#: What is predicted, and the method that does it.
+VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
+
+
+class _Wanted(NamedTuple):
+    """What to compute: a function that writes it, and the shape and dtype of a row of it."""
+
+    evaluate: Evaluate
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Predictor:
+    """Run a network over rows, on one device.
+
+    A predictor may be called from several threads at once, can be pickled (device arrays are made
+    again), and is a context manager that gives device memory back.
+
+    Parameters
+    ----------
+    network : Network
+    device : str
+        ``cpu``, ``gpu``, ``gpu:N`` or ``auto``. The default never seizes a GPU.
+    batch_size : int, optional
+        Rows in one forward call. None lets the engine choose; `batch_size` then says what it chose.
+    threads : int, optional
+        Workers on the CPU; for a GPU, host threads that copy rows for it. None means the cores this
+        process may use, for a GPU up to 8. Results are bitwise the same for any number.
+    precision : {"float32", "float64"}
+        What is computed in.
+    scale : float, optional
+        What inputs are multiplied by; otherwise the network's own scale, if it has one. Rows of
+        uint8 need one or the other: 1/255 for pixels, 1 for plain numbers.
+    threshold : float
+        For a sigmoid head, the probability above which the label is 1.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (K,), int64
+        The labels, for a softmax or sigmoid head.
+    n_features_in_ : int
+        Features a row has.
+
+    Raises
+    ------
+    DeviceError, InputError, WeightsError
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        device: str = "cpu",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        precision: str = "float32",
+        scale: float | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        if not isinstance(network, Network):
+            found = type(network).__name__
+            raise InputError(
+                f"network: expected a Network, found {found}; load_network reads one from a file"
+            )
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: expected float32 or float64, found {quoted(precision)}")
+        if not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
+            raise InputError(f"threshold: expected a number between 0 and 1, found {quoted(threshold)}")
+        self.network, self.requested_device, self.precision = network, device, precision
+        self.threshold = float(threshold)
+        self.scale = network.scale if scale is None else checked_scale(scale, InputError)
+        self.backend: Backend = get_backend(device)
+        self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
+        on_cpu = self.backend.name == "numpy"
+        most = usable_cores() if on_cpu else min(MOST_COPIERS, usable_cores())
+        self.threads = _positive("threads", threads) or most
+        self._dtype = PRECISIONS[precision]
+        scaled = dataclasses.replace(network, scale=self.scale)
+        self._textbook = scaled.astype(self._dtype)  # before folding: refuses by the file's own names
+        with self.backend.active():
+            self._evaluator = self._choose_evaluator(fold(scaled).astype(self._dtype))
+        self._streamer = (
+            None
+            if on_cpu
+            else Streamer(cast(DeviceBackend, self.backend), self._dtype, self.batch_size, self.threads)
+        )
+        side = network.image_side
+        self._image = (side, side) if side else None
+        self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
+        if network.head != "identity":
+            self.classes_ = np.arange(max(2, outputs))
+        # Functions and not methods: a circle of references would keep device memory until it is found.
+        to_proba = _softmax if network.head == "softmax" else _both_classes
+        proba = functools.partial(to_proba, self._evaluator.logits, self.backend.xp)
+        self._wanted = {
+            "labels": _Wanted(self._evaluator.labels, (), np.int64),
+            "logits": _Wanted(self._evaluator.logits, (outputs,), self._dtype),
+            "proba": _Wanted(proba, (max(2, outputs),), self._dtype),
+        }
+
+    def _choose_evaluator(self, folded: Network) -> Plan | CompiledEvaluator:
+        """The compiled one wherever it fits: it was faster, or as fast, wherever it was measured."""
+        cut = math.log(self.threshold) - math.log1p(-self.threshold)  # sigmoid(z) > t as z > logit(t)
+        if self.backend.name == "numpy":
+            instruction_set = availability.find_compiled().instruction_set
+            if instruction_set and fits(folded):
+                return CompiledEvaluator(folded, instruction_set, self.batch_size, cut)
+        return Plan(folded, self.backend, self.batch_size, cut)
+
+    @property
+    def evaluator(self) -> str:
+        """What runs the network: ``plan``, or ``compiled`` and its instruction set."""
+        return self._evaluator.name
+
+    # -- what is computed -------------------------------------------------------------------------
+
+    def predict(self, x: Array) -> Array:
+        """Return labels, or values for an identity head.
+
+        Parameters
+        ----------
+        x : array, shape (N, D) or (D,); where D = H * H also (H, H), (N, H, H), (N, 1, H, H)
+            NumPy or CuPy, of any real dtype; a NumPy array may be memory-mapped.
+
+        Returns
+        -------
+        array
+            Labels (N,), int64; for an identity head values (N, K) of the predictor's precision. For
+            one row () or (K,). In the library of `x`.
+
+        Raises
+        ------
+        InputError
+            If `x` has another shape, is not numeric, or is uint8 and no scale is known.
+        """
+        if self.network.head == "identity":
+            return self.decision_function(x)
+        return self._run(x, self._wanted["labels"])
+
+    def predict_proba(self, x: Array) -> Array:
+        """Return probabilities, shape (N, K) or (K,); ``[1 - p, p]`` for a sigmoid head.
+
+        Raises
+        ------
+        InputError
+            As `predict`, and for an identity head, which has no probabilities.
+        """
+        if self.network.head == "identity":
+            raise InputError("predict_proba: expected a softmax or sigmoid head, found identity; use predict")
+        return self._run(x, self._wanted["proba"])
+
+    def decision_function(self, x: Array) -> Array:
+        """Return what the last layer computes before its head, shape (N, K) or (K,); K = 1 before a sigmoid.
+
+        Raises
+        ------
+        InputError
+            As `predict`.
+        """
+        return self._run(x, self._wanted["logits"])
+
+    def trace(self, x: Array) -> list[LayerTrace]:
+        """Return what every layer computes, by the textbook pass: Z and A, shape (N, H) or (H,) each.
+
+        Raises
+        ------
+        InputError
+            As `predict`.
+        """
+        rows, single = self._rows(x)
+        with self.backend.active():
+            traced = self._textbook.trace(self.backend.asarray(rows), self.backend.xp)
+            return [LayerTrace(*(self._like(x, a[0] if single else a) for a in layer)) for layer in traced]
+
+    # -- how it is run ----------------------------------------------------------------------------
+
+    def _run(self, x: Array, wanted: _Wanted) -> Array:
+        rows, single = self._rows(x)
+        out_of_memory = ""
+        while True:
+            try:
+                y = self._compute(rows, wanted)
+                break
+            except DeviceMemoryError as error:
+                out_of_memory = str(error)  # the error itself would keep what filled the memory
+            if not self._shrink(on_device=self.backend.owns(rows)):
+                raise DeviceMemoryError(out_of_memory)
+        if out_of_memory:
+            warnings.warn(
+                f"{out_of_memory}; from now on fewer rows at a time, whose results may differ in the last "
+                "bits from those of whole batches",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return self._like(x, y[0] if single else y)
+
+    def _shrink(self, on_device: bool) -> bool:
+        """Put half as many rows on the device from now on; tell whether that was possible."""
+        if self._streamer is None:
+            return False
+        shrunk = not on_device and self._streamer.shrink(least=self._evaluator.call_rows)
+        if not shrunk and self._evaluator.shrink():
+            shrunk = True
+            self._streamer.shrink(least=self._evaluator.call_rows)
+        self._evaluator.forget_workspaces()
+        self.backend.close()
+        return shrunk
+
+    def _compute(self, rows: Array, wanted: _Wanted) -> Array:
+        evaluator, (evaluate, shape, dtype) = self._evaluator, wanted
+        if self._streamer and not self.backend.owns(rows):
+            y = np.empty((len(rows), *shape), dtype)
+            self._streamer.run(rows, y, evaluate, evaluator.call_rows)
+            return y
+        with evaluator.active():
+            rows = self.backend.asarray(rows)
+            y = self.backend.xp.empty((len(rows), *shape), dtype)
+            if len(rows) <= evaluator.call_rows:
+                evaluate(rows, y)
+            else:
+                self._run_tiles(rows, evaluate, y)
+            return y
+
+    def _run_tiles(self, rows: Array, evaluate: Evaluate, out: Array) -> None:
+        tiles, shares = self._deal(len(rows))
+
+        def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
+            with self._evaluator.active():
+                for span in tiles.spans(*share):
+                    if stopped:
+                        break
+                    evaluate(rows[span], out[span])
+
+        run_all(run, shares)
+
+    def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
+        """Cut rows into tiles, and the tiles into a share for each worker."""
+        tiles = self._evaluator.tiles(rows)
+        workers = min(self.threads, self._evaluator.useful_workers(rows)) if self._streamer is None else 1
+        return tiles, tiles.shares(workers)
+
+    def workers(self, x: Array) -> int:
+        """Return how many threads share host rows: fewer than allowed where it would not pay.
+
+        For a GPU they copy; one thread alone speaks to it.
+        """
+        return self._streamer.threads if self._streamer else len(self._deal(len(x))[1])
+
+    def stages(self, x: Array, values: str) -> dict[str, float] | None:
+        """Return the seconds of upload, computation and download of host rows, one after the other.
+
+        Parameters
+        ----------
+        x : array, shape (N, D)
+        values : {"labels", "proba"}
+
+        Returns
+        -------
+        dict or None
+            None on the CPU, where nothing is sent.
+        """
+        if self._streamer is None:
+            return None
+        evaluate, shape, dtype = self._wanted["logits" if self.network.head == "identity" else values]
+        laps = [0.0] * len(STAGES)
+        out = np.empty((len(x), *shape), dtype)
+        self._streamer.run(self._rows(x)[0], out, evaluate, self._evaluator.call_rows, laps)
+        return dict(zip(STAGES, laps, strict=True))
+
+    # -- what goes in and out ---------------------------------------------------------------------
+
+    def _rows(self, x: Array) -> tuple[Array, bool]:
+        """Return `x` as (N, D), and whether it was a single row."""
+        if not self.backend.owns(x):
+            try:
+                x = fetch(x)
+            except (ValueError, TypeError, NotImplementedError):
+                raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
+        if x.dtype.kind not in "fiub":
+            raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
+        check_scaled(x.dtype, self.scale)
+        features, image = self.n_features_in_, self._image
+        if x.ndim == 2 and x.shape[1] == features:
+            return x, False
+        if x.shape == (features,) or x.shape == image:
+            return x.reshape(1, features), True
+        if image and x.shape[1:] in (image, (1, *image)):
+            return x.reshape(len(x), features), False
+        images = f" or images of {image[0]} x {image[1]}" if image else ""
+        raise InputError(f"expected rows of {features} features{images}, found shape {x.shape}")
+
+    def _like(self, x: Array, y: Array) -> Array:
+        """Return `y` in the library of the caller's `x`."""
+        if self.backend.owns(x):
+            return y
+        return send_like(self.backend.to_host(y) if self.backend.owns(y) else y, x)
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give workspaces and unused device memory back; the predictor can still be used."""
+        self._evaluator.close()
+        if self._streamer:
+            self._streamer.close()
+        self.backend.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def variant(self, **changes: Any) -> Predictor:
+        """Return a predictor of the same network that differs in the given options."""
+        return Predictor(self.network, **(self._options() | changes))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "device": self.requested_device,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "precision": self.precision,
+            "scale": self.scale,
+            "threshold": self.threshold,
+        }
+
+    def steps(self, values: str) -> tuple[str, ...]:
+        """Name what a call from host rows to host `values` ("labels" or "proba") does."""
+        device = self.backend.name != "numpy"
+        last = "head" if values == "proba" else "labels" if self.network.head != "identity" else "values"
+        return (*(["upload"] * device), "cast", "affine", "activation", last, *(["download"] * device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predictor, (self.network, *self._options().values())
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.network.sizes))
+        return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
+
+
+def check_scaled(dtype: Any, scale: float | None, where: str = "") -> None:
+    """Refuse rows of bytes where nobody said what they are multiplied by.
+
+    Raises
+    ------
+    InputError
+    """
+    if scale is None and dtype == np.uint8:
+        raise InputError(f"{where}uint8 rows and no known scale: give scale (--scale) 1/255 for pixels, or 1")
+
+
+def first_known(*scales: float | None) -> float | None:
+    """Return the first scale that is given: of an option, of the network, of the data."""
+    return next((scale for scale in scales if scale is not None), None)
+
+
+def _softmax(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
+    logits(x, out)
+    ops.softmax(xp, out, out=out)
+
+
+def _both_classes(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
+    z = xp.empty((len(x), 1), dtype=out.dtype)
+    logits(x, z)
+    out[:, 1:] = ops.sigmoid(xp, z)
+    out[:, :1] = ops.sigmoid(xp, -z)  # 1 - p, without losing its small values
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name}: expected a whole number from 1, found {quoted(value)}")
+    return int(value)

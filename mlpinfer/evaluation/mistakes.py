@@ -1,0 +1,119 @@
+"""The rows that a network labels wrongly, and how sure it was of them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.engine.predictor import Predictor
+from mlpinfer.errors import InputError
+from mlpinfer.evaluation import metrics
+from mlpinfer.io.data.dataset import Dataset
+from mlpinfer.model.ops import Array
+
+Image = npt.NDArray[np.uint8]
+
+
+class Mistake(NamedTuple):
+    """A row that was labelled wrongly; `confidence` is the probability given to the predicted label.
+
+    `image` has the row's pixels, shape (H, H), uint8, where the network's inputs may be a square image.
+    """
+
+    row: int
+    label: int
+    predicted: int
+    confidence: float
+    image: Image | None
+
+
+class Mistakes(NamedTuple):
+    """How many rows were labelled wrongly, and some of them, the most confident first."""
+
+    total: int
+    shown: tuple[Mistake, ...]
+
+    def to_dict(self, most: int) -> dict[str, Any]:
+        """Return plain values of up to `most` of them, without their images."""
+        fields = ("row", "label", "predicted", "confidence")
+        shown = [{name: getattr(mistake, name) for name in fields} for mistake in self.shown[:most]]
+        return {"total": self.total, "shown": shown}
+
+
+def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
+    """Find the rows that are labelled wrongly, and return up to `most` of them.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        With a scale, where the rows need one.
+    data : Dataset
+        With labels.
+    most : int
+
+    Raises
+    ------
+    DatasetError
+        If labels do not fit the network.
+    InputError
+        If the network has an identity head, or the data no labels.
+    """
+    check_has_mistakes(predictor, data)
+    assert data.y is not None
+    x, side = data.x.reshape(data.samples, -1), predictor.network.image_side
+    classes = len(predictor.classes_)
+    total, worst = 0, list[tuple[float, int, int, int]]()
+    for part in metrics.parts(data.samples):
+        truth, predicted = metrics.as_labels(data.y[part], classes), predictor.predict(x[part])
+        wrong = np.flatnonzero(truth != predicted)
+        total += len(wrong)
+        if not len(wrong):
+            continue
+        confidence = predictor.predict_proba(x[part][wrong])[np.arange(len(wrong)), predicted[wrong]]
+        rows = (wrong + part.start).tolist()
+        found_here = zip(
+            confidence.tolist(), rows, truth[wrong].tolist(), predicted[wrong].tolist(), strict=True
+        )
+        worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
+    shown = (
+        Mistake(row, label, predicted, confidence, _image(x[row], side))
+        for confidence, row, label, predicted in worst
+    )
+    return Mistakes(total, tuple(shown))
+
+
+def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:
+    """Refuse what no label can be wrong of; errors as `find_mistakes`."""
+    if predictor.network.head == "identity":
+        raise InputError("mistakes: expected a classifier, found an identity head, which has no labels")
+    if data.y is None:
+        raise InputError(f"mistakes: expected labels to compare with, found none in {data.name}")
+
+
+def shrunk(image: Image, most: int) -> Image:
+    """Return the means of blocks of pixels, where the image is wider than `most`."""
+    k = math.ceil(len(image) / most)
+    side = len(image) // k * k
+    blocks = image[:side, :side].reshape(side // k, k, side // k, k)
+    small: Image = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return small
+
+
+def _least_confident_last(mistake: tuple[float, int, int, int]) -> tuple[float, int]:
+    confidence, row, *_ = mistake
+    return (math.inf if math.isnan(confidence) else -confidence), row
+
+
+def _image(row: Array, side: int | None) -> Image | None:
+    if side is None:
+        return None
+    if row.dtype != np.uint8:  # from its least value, black, to its greatest, white
+        values = np.nan_to_num(row.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        values = values - values.min()
+        row = np.rint(values * (255 / (values.max() or 1.0)))
+    image: Image = row.astype(np.uint8).reshape(side, side)
+    return image

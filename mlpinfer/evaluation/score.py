@@ -1,0 +1,197 @@
+"""Score a data set: how right, and how fast, in one run.
+
+The first pass is cold, and is timed apart; it computes the logits that the log loss is made of.
+Throughput is end to end, host rows in, host values out, with the device synchronised before the
+clock stops; the labels that come out of it are those that are judged. Latency is measured apart,
+one batch at a time on one thread, so that no timer sits inside the throughput run.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+
+from mlpinfer._text import quoted
+from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.evaluation import metrics
+from mlpinfer.evaluation.environment import environment
+from mlpinfer.evaluation.report import (
+    BatchInfo,
+    DataInfo,
+    DeviceInfo,
+    NetworkInfo,
+    Parity,
+    ScoreReport,
+    Spread,
+    Timing,
+)
+from mlpinfer.evaluation.timing import latencies, latency_of, timed
+from mlpinfer.io.data.dataset import Dataset
+from mlpinfer.io.data.open import check_features
+from mlpinfer.model.ops import Array
+
+
+def score(
+    predictor: Predictor,
+    data: Dataset,
+    *,
+    values: str = "labels",
+    repeat: int = 3,
+    warmup: int = 0,
+    check_parity: bool = False,
+) -> ScoreReport:
+    """Measure how right and how fast `predictor` is on `data`.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Where neither it nor its network has a scale, that of the data is applied.
+    data : Dataset
+    values : {"labels", "proba"}
+        What the timed passes compute. Labels need no softmax; probabilities do.
+    repeat, warmup : int
+        Timed passes over all rows, and untimed ones before them, besides the first.
+    check_parity : bool
+        Compute everything on the CPU too, and compare; for a predictor on a GPU.
+
+    Raises
+    ------
+    DatasetError
+        If rows or labels do not fit the network.
+    InputError
+    """
+    _check_options(values, repeat, warmup, predictor)
+    if check_parity and predictor.backend.name == "numpy":
+        raise InputError(
+            "check_parity: expected a predictor on a GPU, to compare with the CPU, found one on the cpu"
+        )
+    features = predictor.n_features_in_
+    check_features(data.name, data.x.shape[1:], features)
+    if predictor.scale is None and data.scale is not None:
+        predictor = predictor.variant(scale=data.scale)
+    x = data.x.reshape(data.samples, features)
+    _check_truth(predictor, data)
+    compute = getattr(predictor, VALUES[values])
+
+    cold, loss = _first_pass(predictor, x, data.y)
+    # The first pass computed logits: what else is wanted may have kernels of its own to compile.
+    for _ in range(warmup + (values == "proba" or predictor.backend.name != "numpy")):
+        compute(x)
+    seconds, outputs = [], None
+    for _ in range(repeat):
+        elapsed, outputs = timed(predictor, compute, x)
+        seconds.append(elapsed)
+    predicted = outputs if values == "labels" else predictor.predict(x)
+    measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
+    batches = latencies(predictor, x, values)
+    spread = Spread.of(seconds)
+    return ScoreReport(
+        NetworkInfo.of(predictor),
+        DataInfo(data.name, data.samples, data.features),
+        _device_info(predictor, x),
+        BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
+        measured,
+        Timing(
+            cold,
+            spread,
+            data.samples / spread.median,
+            latency_of(batches),
+            predictor.steps(values),
+            predictor.stages(x, values),
+        ),
+        _parity(predictor, x) if check_parity else None,
+        None,
+        environment(predictor.backend),
+        tuple(seconds * 1e3 for seconds in batches),
+    )
+
+
+def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) -> None:
+    if values not in ("labels", "proba"):
+        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
+    if values == "proba" and predictor.network.head == "identity":
+        raise InputError(
+            "values: expected labels for an identity head, which has no probabilities, found proba"
+        )
+    if predictor.network.head != "identity":
+        metrics.check_classes(predictor.classes_)
+    if repeat < 1 or warmup < 0:
+        raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
+
+
+def _check_truth(predictor: Predictor, data: Dataset) -> None:
+    """Refuse labels or values that do not fit before anything is computed."""
+    if data.y is None:
+        return
+    outputs = predictor.network.sizes[-1]
+    if predictor.network.head != "identity":
+        for part in metrics.parts(data.samples):
+            metrics.as_labels(data.y[part], max(2, outputs))
+    elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
+        raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
+
+
+def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float, float]:
+    """Return the seconds of the first pass over all rows, and the sum of log losses where there are some.
+
+    The pass computes logits, in parts, so that those of 10^8 rows need no memory.
+    """
+    cold, loss = 0.0, 0.0
+    for part in metrics.parts(len(x)):
+        elapsed, logits = timed(predictor, predictor.decision_function, x[part])
+        cold += elapsed
+        if y is not None and predictor.network.head != "identity":
+            truth = metrics.as_labels(y[part], len(predictor.classes_))
+            loss += float(metrics.log_losses(truth, logits).sum())
+    return cold, loss
+
+
+def _measure(
+    predictor: Predictor, y: Array, predicted: Array, loss: float
+) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
+    """Judge what a timed pass computed."""
+    if predictor.network.head == "identity":
+        y = y.reshape(predicted.shape)
+        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in metrics.parts(len(y))]
+        return functools.reduce(operator.add, values).result()
+    classes = len(predictor.classes_)
+    confusion = np.zeros((classes, classes), np.int64)
+    for part in metrics.parts(len(y)):
+        truth = metrics.as_labels(y[part], classes)
+        confusion += metrics.confusion_matrix(truth, predicted[part], classes)
+    return metrics.LabelTally(confusion, loss).result()
+
+
+def _parity(predictor: Predictor, x: Array) -> Parity:
+    """Compare with the same network on the CPU, part by part."""
+    cpu = predictor.variant(device="cpu", threads=None)
+    regression = predictor.network.head == "identity"
+    different, largest = 0, 0.0
+    for part in metrics.parts(len(x)):
+        values = "predict" if regression else "predict_proba"
+        here, there = (getattr(p, values)(x[part]) for p in (cpu, predictor))
+        with np.errstate(invalid="ignore"):
+            distances = np.where(
+                (here == there) | (np.isnan(here) & np.isnan(there)), 0, np.abs(here - there)
+            )
+        # Where one alone is not a number, no number says how far they are apart.
+        largest = max(largest, float(np.nan_to_num(distances, nan=np.inf).max(initial=0)))
+        if not regression:
+            different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
+    return Parity(cpu.backend.device, None if regression else different, largest)
+
+
+def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
+    backend = predictor.backend
+    return DeviceInfo(
+        predictor.requested_device,
+        backend.device,
+        backend.describe(),
+        backend.name,
+        predictor.workers(x),
+        predictor.precision,
+        predictor.evaluator,
+    )

@@ -1,0 +1,52 @@
+"""The clock: passes over all rows, and single batches, timed until the device is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.evaluation.report import Latency
+from mlpinfer.model.ops import Array
+
+#: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
+_LATENCY_ROWS = 3_000
+_LATENCY_BATCHES = (20, 1_000)
+
+
+def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
+    """Return the seconds until the device is done, and what was computed."""
+    begin = time.perf_counter()
+    result = compute(x)
+    predictor.backend.synchronize()
+    return time.perf_counter() - begin, result
+
+
+def latencies(predictor: Predictor, x: Array, values: str) -> list[float]:
+    """Return the seconds of single batches on one thread, full ones where there are some."""
+    with predictor.variant(threads=1) as alone:
+        return _latencies_of(alone, x, values)
+
+
+def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
+    compute = getattr(alone, VALUES[values])
+    size = alone.batch_size
+    starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
+    fewest, most = _LATENCY_BATCHES
+    count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
+    starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
+    compute(x[:size])
+    return [timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
+
+
+def latency_of(seconds: list[float]) -> Latency:
+    """Return the percentiles of latencies in milliseconds."""
+    return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
+
+
+def _percentile(values: list[float], q: float) -> float:
+    """The smallest measured value that `q` percent of all do not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(q / 100 * len(values)) - 1)]

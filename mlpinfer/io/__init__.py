@@ -1,0 +1,1 @@
+"""Untrusted bytes to arrays, and arrays to files: it knows no engine."""

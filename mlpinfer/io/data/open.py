@@ -1,0 +1,165 @@
+"""Data sets on disk: one module a format, each opened as `Rows`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Sequence
+
+from mlpinfer.errors import DatasetError
+from mlpinfer.io.data.rows import JoinedRows, Rows
+from mlpinfer.io.files import open_regular
+
+#: How PNG and JPEG files begin.
+_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+Path = str | os.PathLike[str]
+
+
+def open_rows(
+    inputs: Sequence[Path],
+    *,
+    side: int | None = None,
+    invert: bool = False,
+    label_column: str | int | None = None,
+    header: bool | None = None,
+) -> Rows:
+    """Open data files as one sequence of rows; content decides which format a file has.
+
+    Parameters
+    ----------
+    inputs : sequence of path
+        .npy, .npz, IDX (plain or gzipped), CSV, PNG and JPEG files; folders of them, whose files are
+        taken in the order of their names; or patterns such as ``rows/*.npy``.
+    side : int, optional
+        Height and width that images are resized to.
+    invert : bool
+        Images are dark on light.
+    label_column : str or int, optional
+        Name or number, from 0, of the column of a CSV file that is no feature but the label.
+    header : bool, optional
+        Whether the first line of a CSV file has names. Otherwise it has if no cell of it is a number.
+
+    Raises
+    ------
+    DatasetError
+        If a file is none of these, a folder has none, or the files differ in the shape of their rows.
+    FileNotFoundError
+        If there is no such file, or no file of a pattern.
+    """
+    paths = input_files(inputs)
+    rows = open_files(paths, side=side, invert=invert, label_column=label_column, header=header)
+    check_kinds(paths, rows, invert, label_column)
+    return rows
+
+
+def check_kinds(paths: Sequence[str], rows: Rows, invert: bool, label_column: str | int | None) -> None:
+    """Refuse options about kinds of files of which there is none; errors as `open_rows`."""
+    if invert and not any(map(_is_image, paths)):
+        raise DatasetError(f"{paths[0]}: expected PNG or JPEG images to invert, found none")
+    if label_column is not None and rows.y is None:
+        raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
+
+
+def open_files(
+    paths: Sequence[str],
+    *,
+    side: int | None,
+    invert: bool,
+    label_column: str | int | None,
+    header: bool | None,
+) -> Rows:
+    """Open files as `open_rows` does, of whatever kinds the options are about."""
+    parts: list[Rows] = []
+    for is_image, group in itertools.groupby(paths, _is_image):
+        if is_image:
+            from mlpinfer.io.data import images  # late: each format is imported where it is met
+
+            parts.append(images.ImageRows(list(group), side, invert))
+        else:
+            parts.extend(_open(path, label_column, header) for path in group)
+    return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
+
+
+def input_files(inputs: Sequence[Path]) -> list[str]:
+    """Return the files that inputs of `open_rows` stand for; errors as there."""
+    return [path for given in inputs for path in _expand(os.fspath(given))]
+
+
+def check_features(name: str, shape: tuple[int, ...], features: int) -> None:
+    """Refuse rows of another number of features than a network's.
+
+    Raises
+    ------
+    DatasetError
+    """
+    if math.prod(shape) != features:
+        hint = ""
+        if name.lower().endswith((".csv", ".tsv", ".txt")):
+            if shape == (features + 1,):
+                hint = "; is one the label? label_column (--label-column) names it"
+            elif shape == (1,):
+                hint = "; CSV has commas between its columns"
+        raise DatasetError(f"{name}: expected rows of {features} features, found shape {shape}{hint}")
+
+
+def check_labels(path: Path, rows: Rows) -> None:
+    """Refuse rows that are no labels, of shape () or (K,).
+
+    Raises
+    ------
+    DatasetError
+        If they are images.
+    """
+    if len(rows.shape) > 1:
+        raise DatasetError(f"{os.fspath(path)}: expected labels, found images of shape {rows.shape}")
+
+
+def _expand(path: str) -> list[str]:
+    """Return the file, the files of the folder, or those that match the pattern."""
+    import glob
+
+    if os.path.isdir(path):
+        try:
+            entries = sorted(entry.path for entry in os.scandir(path) if not entry.name.startswith("."))
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+        found = [entry for entry in entries if not os.path.isdir(entry)]
+        if not found:
+            raise DatasetError(f"{path}: expected a folder of data files, found none in it")
+    elif not os.path.lexists(path) and glob.has_magic(path):
+        found = sorted(glob.glob(path))
+    else:
+        return [path]
+    if not found:
+        raise FileNotFoundError(2, "no file of that pattern", path)
+    return found
+
+
+def _is_image(path: str) -> bool:
+    return _begin(path).startswith(_IMAGES)
+
+
+def _begin(path: str) -> bytes:
+    with open_regular(path, DatasetError) as file:
+        try:
+            return file.read(64)
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _open(path: str, label_column: str | int | None, header: bool | None) -> Rows:
+    from mlpinfer.io.data import csv, idx, npy
+
+    begin = _begin(path)
+    if not begin:
+        raise DatasetError(f"{path}: expected rows, found an empty file")
+    if begin.startswith(b"\x93NUMPY"):
+        return npy.NpyRows(path)
+    if begin.startswith(b"PK\x03\x04"):
+        return npy.open_npz(path)
+    if csv.is_text(begin):
+        return csv.CsvRows(path, label_column, header)
+    if begin.startswith((b"\0\0", b"\x1f\x8b")):
+        return idx.IdxRows(path)
+    raise DatasetError(f"{path}: expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these")

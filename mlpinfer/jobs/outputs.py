@@ -1,0 +1,163 @@
+"""What is made of the parts of a job: one file of a format, or a folder of parts with a manifest."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpinfer.io.data.npy import map_npy
+from mlpinfer.io.files import move, write_whole
+from mlpinfer.jobs.output_folder import MANIFEST, PLAN, is_predictions, remove
+from mlpinfer.jobs.tasks import Job, Receipt, Task, is_whole, receipt_path
+
+_PIECE_VALUES = 131_072
+Array = npt.NDArray[Any]
+
+
+def finish(job: Job, receipts: Sequence[Receipt]) -> None:
+    """Make the output of all parts, whole or not at all, and remove the job's folder.
+
+    A name that ends in .npy, .csv or .jsonl becomes one file; one without an end a folder of the parts and
+    ``manifest.json``: the job's description, and the name, rows, size and CRC-32 of every part. In .csv
+    and .jsonl, rows have the name of their file where there are images among them.
+
+    Raises
+    ------
+    OSError
+        If the output cannot be written; the parts stay.
+    """
+    for task, receipt in zip(job.tasks, receipts, strict=True):
+        if not is_whole(task.path, receipt):
+            raise OSError(f"{task.path}: changed since it was written; resume (--resume) computes it again")
+    if sum(receipt.rows for receipt in receipts) != job.rows:
+        raise OSError(
+            f"{job.out}: expected {job.rows} rows, found parts of fewer; give overwrite (--overwrite)"
+        )
+    if job.to_folder:
+        _finish_folder(job, receipts)
+        return
+    encode = _FORMATS[os.path.splitext(job.out)[1]]
+    whole = os.path.join(job.folder, "output")  # here, so that nothing is left elsewhere if it is killed
+    with write_whole(whole) as file:
+        for chunk in encode(job, _Parts(job)):
+            file.write(chunk)
+    with suppress(OSError):  # as the file that is replaced; not every file system can
+        os.chmod(whole, stat.S_IMODE(os.stat(job.out).st_mode))
+    move(whole, job.out)
+    remove(job.folder, PLAN)
+
+
+def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
+    manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
+    with write_whole(os.path.join(job.folder, MANIFEST)) as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    ours = {PLAN, MANIFEST, *(receipt.file for receipt in receipts), *map(_receipt_name, job.tasks)}
+    for name in os.listdir(job.folder):
+        if name not in ours:  # of a run that was killed
+            os.unlink(os.path.join(job.folder, name))
+    mode = None
+    if os.path.lexists(job.out):
+        if not is_predictions(job.out):  # by now
+            raise OSError(
+                f"{job.out}: expected predictions to replace, found something else; move it away, "
+                "then resume (--resume)"
+            )
+        mode = stat.S_IMODE(os.stat(job.out).st_mode)
+        remove(job.out, MANIFEST)
+    move(job.folder, job.out)
+    tidy(job)
+    if mode is not None:
+        with suppress(OSError):
+            os.chmod(job.out, mode)
+
+
+def tidy(job: Job) -> None:
+    """Remove from an output what only the run needed: a run may have been killed before it did so."""
+    for name in (PLAN, *map(_receipt_name, job.tasks)) if job.to_folder else ():
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(job.out, name))
+
+
+def _receipt_name(task: Task) -> str:
+    return os.path.basename(receipt_path(task))
+
+
+class _Parts:
+    """The values of all parts, in order, some rows at a time, and the number of the first of them."""
+
+    def __init__(self, job: Job) -> None:
+        self._paths = [task.path for task in job.tasks]
+        first = map_npy(self._paths[0])
+        self.dtype, self.shape = first.dtype, first.shape[1:]
+
+    def __iter__(self) -> Iterator[tuple[int, Array]]:
+        first = 0
+        for path in self._paths:
+            part = map_npy(path)
+            rows = max(1, _PIECE_VALUES // max(1, math.prod(part.shape[1:])))
+            for at in range(0, len(part), rows):
+                yield first + at, part[at : at + rows]
+            first += len(part)
+
+
+def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:
+    header = io.BytesIO()
+    described = {"descr": parts.dtype.str, "fortran_order": False, "shape": (job.rows, *parts.shape)}
+    np.lib.format.write_array_header_1_0(header, described)
+    yield header.getvalue()
+    for _, piece in parts:
+        yield piece.tobytes()
+
+
+def _csv(job: Job, parts: _Parts) -> Iterator[bytes]:
+    file = ["file"] if job.names else []
+    yield ",".join([*_columns(job, parts), *file]).encode() + b"\n"
+    for first, piece in parts:
+        rows = as_text(piece)
+        text = io.StringIO()
+        if job.names:
+            rows = ([*row, _cell(job.names[i])] for i, row in enumerate(rows, first))
+        text.writelines(",".join(row) + "\n" for row in rows)
+        yield text.getvalue().encode(errors="backslashreplace")
+
+
+def _cell(text: str) -> str:
+    # The csv module of Python 3.11 would leave a carriage return bare.
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
+
+
+def _jsonl(job: Job, parts: _Parts) -> Iterator[bytes]:
+    names = _columns(job, parts)
+    name = names[0].partition("_")[0]
+    for first, piece in parts:
+        for i, row in enumerate(as_text(piece), first):
+            values = [value if value.strip("-")[:1].isdigit() else "null" for value in row]  # no NaN in JSON
+            text = f"[{', '.join(values)}]" if parts.shape else values[0]
+            file = f', "file": {json.dumps(job.names[i])}' if job.names else ""
+            yield f'{{"{name}": {text}{file}}}\n'.encode()
+
+
+def _columns(job: Job, parts: _Parts) -> list[str]:
+    if not parts.shape:
+        return ["label"]
+    stem = {"labels": "value", "logits": "logit"}.get(job.description["values"], "proba")
+    return [f"{stem}_{i}" for i in range(parts.shape[0])]
+
+
+def as_text(values: Array) -> Iterator[list[str]]:
+    """Yield the numbers of each row, with the digits that their dtype needs to be read back."""
+    digits = {"f4": "{:.9g}", "f8": "{:.17g}"}.get(values.dtype.str[1:], "{}").format
+    for row in values.reshape(len(values), -1).tolist():
+        yield [digits(value) for value in row]
+
+
+_FORMATS: dict[str, Callable[[Job, _Parts], Iterator[bytes]]] = {".npy": _npy, ".csv": _csv, ".jsonl": _jsonl}

@@ -1,0 +1,189 @@
+"""Score rows where they are read: tasks for any engine, whose tallies add up to one report."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mlpinfer.engine.predictor import Predictor
+from mlpinfer.errors import DatasetError
+from mlpinfer.evaluation import metrics
+from mlpinfer.evaluation.environment import environment
+from mlpinfer.evaluation.report import (
+    BatchInfo,
+    ClusterInfo,
+    DataInfo,
+    DeviceInfo,
+    NetworkInfo,
+    ScoreReport,
+    Spread,
+    Timing,
+)
+from mlpinfer.io.data.open import check_labels
+from mlpinfer.io.data.source import FilePart, Inputs, file_parts
+from mlpinfer.jobs import tasks
+from mlpinfer.model.ops import Array
+
+
+class ScoreTask(NamedTuple):
+    """Rows `begin` to `end` of all, the files they lie in, and that of their labels, if it is another."""
+
+    files: FilePart
+    labels: FilePart | None
+    begin: int
+    end: int
+
+
+class Worker(NamedTuple):
+    """What a task was computed on."""
+
+    device: str
+    name: str
+    backend: str
+    evaluator: str
+
+
+class Scored(NamedTuple):
+    """What a task found, and what computed it; the tally is None where there are no labels."""
+
+    rows: int
+    tally: metrics.Tally | None
+    by: Worker
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Tasks, in the order of their rows, and all files they read."""
+
+    data: DataInfo
+    tasks: tuple[ScoreTask, ...]
+    paths: tuple[str, ...]
+
+
+def split_score(
+    predictor: Predictor, inputs: Inputs, labels: str | None = None, rows_per_task: int | None = None
+) -> ScoreJob:
+    """Cut rows and their labels into tasks, at the ends of batches.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    inputs : Inputs
+    labels : path, optional
+        Labels, one a row. Otherwise those of the inputs.
+    rows_per_task : int, optional
+        As for `mlpinfer.jobs.tasks.split_job`.
+
+    Raises
+    ------
+    DatasetError
+        If files cannot be read or do not fit the network, or rows and labels differ in number.
+    InputError
+        If no scale is known for bytes.
+    """
+    inputs = inputs.resolve()
+    stamps = inputs.stamps()
+    rows = tasks.check_inputs(predictor, inputs, "labels")
+    if predictor.network.head != "identity":
+        metrics.check_classes(predictor.classes_)
+    truth = None
+    if labels is not None:
+        source = Inputs((labels,)).resolve()
+        truth = FilePart(source, source.stamps(), 0)
+        found = source.open()  # which the tasks that run here find open
+        check_labels(labels, found)
+        if found.samples != rows.samples:
+            raise DatasetError(
+                f"{rows.name}: expected {rows.samples} labels, one a row, found {found.samples}"
+            )
+    _, spans = tasks.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
+    sources = file_parts(inputs, stamps, rows, spans)
+    data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
+    score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
+    return ScoreJob(data, tuple(score_tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
+
+
+def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
+    """Read the rows of a task, predict, and judge. A function for any engine.
+
+    Raises
+    ------
+    DatasetError
+        If rows or labels cannot be read, or labels do not fit the network.
+    """
+    x, truth = task.files.read(task.begin, task.end), _truth(task)
+    x = x.reshape(len(x), -1)
+    with np.errstate(all="ignore"):  # infinities and NaN are in the report
+        if truth is None:
+            predictor.predict(x)
+            tally = None
+        else:
+            tallies = (_tally(predictor, x[part], truth[part]) for part in metrics.parts(len(x)))
+            tally = functools.reduce(operator.add, tallies)
+    for files in (task.files, task.labels):
+        if files:
+            files.check()
+    backend = predictor.backend
+    worker = Worker(backend.device, backend.describe(), backend.name, predictor.evaluator)
+    return Scored(len(x), tally, worker)
+
+
+def _truth(task: ScoreTask) -> Array | None:
+    if task.labels is None:
+        return task.files.labels(task.begin, task.end)
+    y = task.labels.read(task.begin, task.end)
+    return y[:, 0] if y.shape[1:] == (1,) else y
+
+
+def _tally(predictor: Predictor, x: Array, y: Array) -> metrics.Tally:
+    predicted = predictor.predict(x)
+    if predictor.network.head == "identity":
+        if y.reshape(len(y), -1).shape[1] != predicted.shape[1]:
+            raise DatasetError(f"expected {predicted.shape[1]} values a row, found shape {y.shape}")
+        return metrics.ValueTally.of(y.reshape(predicted.shape), predicted)
+    classes = len(predictor.classes_)
+    truth = metrics.as_labels(y, classes)
+    loss = float(metrics.log_losses(truth, predictor.decision_function(x)).sum())
+    return metrics.LabelTally(metrics.confusion_matrix(truth, predicted, classes), loss)
+
+
+def report_of(
+    predictor: Predictor, job: ScoreJob, scored: Sequence[Scored], seconds: float, cluster: ClusterInfo
+) -> ScoreReport:
+    """Add up what tasks found to the report of one pass that took `seconds`, wall clock.
+
+    Devices and evaluators are those that tasks ran on; the environment is that of this process.
+    """
+    tallies = [part.tally for part in scored if part.tally is not None]
+    with np.errstate(all="ignore"):  # as in the tasks
+        found = functools.reduce(operator.add, tallies).result() if tallies else None
+    used = zip(*(part.by for part in scored), strict=True)
+    by = Worker(*(", ".join(sorted(set(names))) for names in used))
+    size = predictor.batch_size
+    full = sum(part.rows // size for part in scored)
+    steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
+    return ScoreReport(
+        NetworkInfo.of(predictor),
+        job.data,
+        DeviceInfo(
+            predictor.requested_device,
+            by.device,
+            by.name,
+            by.backend,
+            cluster.threads,
+            predictor.precision,
+            by.evaluator,
+        ),
+        BatchInfo(size, full, job.data.samples - full * size),
+        found,
+        Timing(None, Spread.of([seconds]), job.data.samples / seconds, None, steps, None),
+        None,
+        cluster,
+        environment(predictor.backend),
+    )

@@ -1,0 +1,1 @@
+"""Networks of other frameworks in memory, one module a framework."""
