@@ -72,7 +72,7 @@ class CompiledEvaluator:
         self.name = f"compiled {instruction_set}"
         self._row_work = _WORK_PER_ROW + sum(layer.W.size for layer in folded.layers)
         # Of wide networks, 24 rows are more work than that, but they share what is read of the weights.
-        self._few = max(_cpu.ROWS // 4, _WORK_PER_CALL // self._row_work)
+        self._few = max(6, _WORK_PER_CALL // self._row_work)
         self._many = max(_cpu.ROWS, self._few)
         self.call_rows = self.tiles(0).most_rows
 
