@@ -1,6 +1,6 @@
 """Predict or score on a Dask cluster that is already there.
 
-Futures only: the predictor travels once to each worker, tasks and their receipts or tallies travel, rows
+Futures only: the predictor travels once to each worker, tasks and their results travel, rows
 do not. Workers read the inputs and write the parts themselves, on a file system that all see. Dask
 promises that a task runs at least once; a part is the same however often it was written.
 """
@@ -21,9 +21,10 @@ from mlpinfer.errors import ClusterError, DatasetError, MlpInferError, missing_p
 from mlpinfer.evaluation.report import ClusterInfo, ScoreReport
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.io.files import write_whole
-from mlpinfer.jobs import tasks
+from mlpinfer.jobs.job_folder import PartInfo, begin_job
+from mlpinfer.jobs.predict import run_task
 from mlpinfer.jobs.score_tasks import ScoreTask, report_of, run_score_task, split_score
-from mlpinfer.jobs.tasks import Job, Receipt, Task
+from mlpinfer.jobs.tasks import Job, Task
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -74,8 +75,8 @@ def run_job(
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
-) -> list[Receipt]:
-    """Run the tasks of a job that are missing on a cluster, and return all receipts.
+) -> list[PartInfo]:
+    """Run the tasks of a job that are missing on a cluster, and return what is known of all parts.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def run_job(
     retries : int
         How often a task that raised an error is tried again.
     resume, overwrite, progress
-        As for `mlpinfer.jobs.tasks.run_job`.
+        As for `mlpinfer.jobs.predict.run_job`.
 
     Raises
     ------
@@ -99,11 +100,11 @@ def run_job(
     DatasetError
         If it is the data of tasks that was refused; these are not tried again.
     InputError
-        As `mlpinfer.jobs.tasks.run_job`.
+        As `mlpinfer.jobs.predict.run_job`.
     """
-    done = tasks.begin(job, resume, overwrite)
-    for receipt in done.values():
-        progress(receipt.rows)
+    done = begin_job(job, resume=resume, overwrite=overwrite)
+    for info in done.values():
+        progress(info.rows)
     missing = [task for task in job.tasks if task not in done]
     nonce = os.path.join(os.path.abspath(job.folder), f"nonce-{uuid.uuid4().hex}")
     with write_whole(nonce) as file:
@@ -113,9 +114,9 @@ def run_job(
     finally:
         os.unlink(nonce)
     try:
-        for task, receipt in _results(client, tasks.run_task, predictor, missing, retries):
-            done[task] = receipt
-            progress(receipt.rows)
+        for task, info in _results(client, run_task, predictor, missing, retries):
+            done[task] = info
+            progress(info.rows)
     except (ClusterError, DatasetError) as error:
         raise type(error)(f"{error}; what is done is kept, resume (--resume) goes on with the rest") from None
     return [done[task] for task in job.tasks]

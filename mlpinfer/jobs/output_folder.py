@@ -26,7 +26,7 @@ SCHEMA = "mlpinfer.predictions/1"
 PLAN, MANIFEST = "job.json", "manifest.json"
 
 
-def is_ours(folder: str, mark: str) -> bool:
+def created_by_mlpinfer(folder: str, mark: str) -> bool:
     """Tell whether a folder's mark says that it was made here, and may be removed here."""
     return _read_mark(folder, mark) is not None
 
@@ -39,7 +39,7 @@ def is_predictions(folder: str) -> bool:
     known, parts = {MANIFEST, PLAN}, manifest.get("parts")
     for part in parts if isinstance(parts, list) else ():
         name = part.get("file") if isinstance(part, dict) else None
-        if isinstance(name, str):  # and its receipt, until it is removed
+        if isinstance(name, str):  # and its PartInfo, until it is removed
             known |= {name, f"{name.removesuffix('.npy')}.json"}
     return all(name in known or name.startswith(f".{MANIFEST}.") for name in os.listdir(folder))
 
@@ -87,7 +87,7 @@ def read_object(path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(out: str) -> Iterator[None]:
+def exclusive_lock(out: str) -> Iterator[None]:
     """Keep every other run of the same output away: two would write each other's parts.
 
     Raises

@@ -102,7 +102,7 @@ def split_score(
             raise DatasetError(
                 f"{rows.name}: expected {rows.samples} labels, one a row, found {found.samples}"
             )
-    _, spans = tasks.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
+    _, spans = tasks.cut(predictor, rows, output="logits", rows_per_task=rows_per_task)
     sources = file_parts(inputs, stamps, rows, spans)
     data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
     score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))

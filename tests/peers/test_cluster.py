@@ -17,7 +17,8 @@ from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.jobs import dask_runner as dask_cluster
-from mlpinfer.jobs import outputs, tasks
+from mlpinfer.jobs import outputs
+from mlpinfer.jobs import predict as jobs_predict
 from mlpinfer.jobs.dask_runner import connect, run_job
 from mlpinfer.jobs.tasks import split_job
 from tests.conftest import ROOT
@@ -166,11 +167,11 @@ def test_equal_to_the_local_run_and_the_predictor_travels_once(
     os.mkdir(predictor.folder)
     job = job_of(predictor, rows, tmp_path / "out.npy")
     told = []
-    receipts = run_job(predictor, job, client=healthy_client, min_workers=2, progress=told.append)
+    parts = run_job(predictor, job, client=healthy_client, min_workers=2, progress=told.append)
     assert sum(told) == 20_000
-    outputs.finish(job, receipts)
+    outputs.finish(job, parts)
     local = job_of(predictor, rows, tmp_path / "local.npy")
-    outputs.finish(local, tasks.run_job(predictor, local))
+    outputs.finish(local, jobs_predict.run_job(predictor, local))
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "local.npy").read_bytes()
     arrivals = [name.partition("-")[0] for name in os.listdir(predictor.folder)]
     for worker in healthy.workers:
@@ -188,8 +189,8 @@ def test_a_worker_that_is_killed_costs_only_its_task(cluster, client, rows, tmp_
         for worker in kill:
             worker.kill()
 
-    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
-    outputs.finish(job, receipts)
+    parts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.variant().predict(np.load(rows)))
 
 
@@ -206,8 +207,8 @@ def test_all_workers_killed_under_nannies(cluster, client, rows, tmp_path, netwo
             for pid in found:
                 os.kill(pid, signal.SIGKILL)
 
-    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
-    outputs.finish(job, receipts)
+    parts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
     )
@@ -227,7 +228,7 @@ def test_a_poison_shard_is_named_and_the_others_are_done(cluster, client, rows, 
     assert not (tmp_path / "out.npy").exists()
     assert len(list((tmp_path / "out.npy.partial").glob("part-*.npy"))) == 19
     healthy = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
-    outputs.finish(job, tasks.run_job(healthy, job, resume=True))
+    outputs.finish(job, jobs_predict.run_job(healthy, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), healthy.predict(x))
 
 
@@ -252,8 +253,8 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
         run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
     assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
     killer.join(10)
-    receipts = tasks.run_job(predictor, job, resume=True)
-    outputs.finish(job, receipts)
+    parts = jobs_predict.run_job(predictor, job, resume=True)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
     )
@@ -299,10 +300,14 @@ def test_random_networks_are_equal_bit_by_bit(healthy_client, tmp_path):
     found = []
     for out, runner in (
         ("there", lambda job: run_job(predictor, job, client=healthy_client)),
-        ("here", lambda job: tasks.run_job(predictor, job)),
+        ("here", lambda job: jobs_predict.run_job(predictor, job)),
     ):
         job = split_job(
-            predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / f"{out}.npy", "logits", 640
+            predictor,
+            Inputs((str(tmp_path / "rows.npy"),)),
+            tmp_path / f"{out}.npy",
+            output="logits",
+            rows_per_task=640,
         )
         outputs.finish(job, runner(job))
         found.append((tmp_path / f"{out}.npy").read_bytes())

@@ -1,0 +1,116 @@
+"""Run the tasks of a job: read rows, predict, and write parts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+
+import numpy as np
+
+from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.io.files import write_whole
+from mlpinfer.jobs.job_folder import PartInfo, begin_job, part_info_path
+from mlpinfer.jobs.tasks import Job, Task
+from mlpinfer.model.ops import Array
+
+
+def run_task(predictor: Predictor, task: Task) -> PartInfo:
+    """Read the rows of a task, predict, and write its part. A function for any engine.
+
+    Raises
+    ------
+    DatasetError
+        If the rows cannot be read.
+    OSError
+        If the part cannot be written.
+    """
+    return write_part(task, compute(predictor, task))
+
+
+def compute(predictor: Predictor, task: Task) -> Array:
+    """Read the rows of a task and return their labels, probabilities or logits; errors as `run_task`."""
+    x = task.files.read(task.begin, task.end)
+    y = getattr(predictor, VALUES[task.output])(x.reshape(len(x), -1))
+    task.files.check()
+    return y
+
+
+def write_part(task: Task, y: Array) -> PartInfo:
+    """Write the part of a task and its `PartInfo`, each whole or not at all; errors as `run_task`."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(y))
+    pieces = (header.getvalue(), np.ascontiguousarray(y).data)
+    crc = zlib.crc32(pieces[1], zlib.crc32(pieces[0]))
+    with write_whole(task.path) as file:
+        for piece in pieces:
+            file.write(piece)
+        info = PartInfo(file=os.path.basename(task.path), rows=len(y), bytes=file.tell(), crc32=crc)
+    with write_whole(part_info_path(task)) as file:
+        file.write(json.dumps(info._asdict()).encode())
+    return info
+
+
+def run_job(
+    predictor: Predictor,
+    job: Job,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[PartInfo]:
+    """Run the tasks of a job that are missing, and return what is known of all parts.
+
+    While a part is written, the next is computed.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    job : Job
+    resume, overwrite : bool
+        As for `mlpinfer.jobs.job_folder.begin_job`.
+    progress : callable
+        Is told the rows of every task that is done, those of an earlier run too.
+
+    Raises
+    ------
+    InputError
+        As `mlpinfer.jobs.job_folder.begin_job`.
+    DatasetError, OSError
+        As `run_task`; what is done stays, for a later run to go on with.
+    """
+    done = begin_job(job, resume=resume, overwrite=overwrite)
+    parts = []
+    with closing(_run(predictor, job.tasks, done)) as run:  # whatever stops it, a part that is begun is ended
+        for info in run:
+            parts.append(info)
+            progress(info.rows)
+    return parts
+
+
+def _run(
+    predictor: Predictor, tasks: Sequence[Task], done: dict[Task, PartInfo]
+) -> Generator[PartInfo, None, None]:
+    before: Future[PartInfo] | None = None
+    part: Future[PartInfo] | None = None
+    writer = ThreadPoolExecutor(1)
+    try:
+        for task in tasks:
+            part = None if task in done else writer.submit(write_part, task, compute(predictor, task))
+            if before:
+                yield before.result()
+            before = part
+            if task in done:
+                yield done[task]
+        if before:
+            yield before.result()
+    finally:
+        try:
+            writer.shutdown()
+        except BaseException:  # stopped just here; Python 3.11 takes a join that was interrupted for ended
+            wait([future for future in (before, part) if future])
+            raise
