@@ -6,8 +6,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from mlpinfer.engine.predictor import VALUES, Predictor
 from mlpinfer.io.files import write_whole
 from mlpinfer.jobs.job_folder import PartInfo, begin_job, part_info_path
+from mlpinfer.jobs.runner import LocalRunner, Runner, TwoSteps
 from mlpinfer.jobs.tasks import Job, Task
 from mlpinfer.model.ops import Array
 
@@ -59,58 +59,45 @@ def run_job(
     predictor: Predictor,
     job: Job,
     *,
+    runner: Runner | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[PartInfo]:
-    """Run the tasks of a job that are missing, and return what is known of all parts.
-
-    While a part is written, the next is computed.
+    """Run the tasks of a job that are missing, and return the `PartInfo` of all tasks, in their order.
 
     Parameters
     ----------
     predictor : Predictor
     job : Job
+    runner : Runner, optional
+        Where the tasks run. By default in this process, where one part is written while the next is
+        computed.
     resume, overwrite : bool
         As for `mlpinfer.jobs.job_folder.begin_job`.
     progress : callable
-        Is told the rows of every task that is done, those of an earlier run too.
+        Is told the rows of every task that is done, first those of an earlier run.
 
     Raises
     ------
     InputError
         As `mlpinfer.jobs.job_folder.begin_job`.
     DatasetError, OSError
-        As `run_task`; what is done stays, for a later run to go on with.
+        As `run_task`; the parts that are written stay, and a later run can resume.
+    ClusterError
+        As the runner.
     """
+    runner = LocalRunner() if runner is None else runner
     done = begin_job(job, resume=resume, overwrite=overwrite)
-    parts = []
-    with closing(_run(predictor, job.tasks, done)) as run:  # whatever stops it, a part that is begun is ended
-        for info in run:
-            parts.append(info)
+    for info in done.values():
+        progress(info.rows)
+    missing = [task for task in job.tasks if task not in done]
+    results = runner.run(
+        predictor, missing, TwoSteps(compute, write_part), reads=job.paths, writes_to=job.folder
+    )
+    # Closed here, so that a part that is being written is whole whatever stops the run.
+    with closing(results):
+        for task, info in results:
+            done[task] = info
             progress(info.rows)
-    return parts
-
-
-def _run(
-    predictor: Predictor, tasks: Sequence[Task], done: dict[Task, PartInfo]
-) -> Generator[PartInfo, None, None]:
-    before: Future[PartInfo] | None = None
-    part: Future[PartInfo] | None = None
-    writer = ThreadPoolExecutor(1)
-    try:
-        for task in tasks:
-            part = None if task in done else writer.submit(write_part, task, compute(predictor, task))
-            if before:
-                yield before.result()
-            before = part
-            if task in done:
-                yield done[task]
-        if before:
-            yield before.result()
-    finally:
-        try:
-            writer.shutdown()
-        except BaseException:  # stopped just here; Python 3.11 takes a join that was interrupted for ended
-            wait([future for future in (before, part) if future])
-            raise
+    return [done[task] for task in job.tasks]

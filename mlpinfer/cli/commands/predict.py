@@ -87,16 +87,12 @@ def command(
         compared = "" if job.to_folder else "; whether it is of these inputs was not compared"
         note(f"note: {out} is there, and no unfinished run: nothing to do{compared}")
         return
-    begin = {"resume": resume, "overwrite": overwrite}
     # Infinities and NaN are in the values, not on stderr.
     with exclusive_lock(job.out), progress(job.rows) as advance, np.errstate(all="ignore"):
-        if on_cluster:
-            from mlpinfer.jobs.dask_runner import run_job
-
-            with loading.connected(cluster) as how:
-                parts = run_job(predictor, job, progress=advance, **begin, **how)
-        else:
-            parts = predict.run_job(predictor, job, progress=advance, **begin)
+        with loading.runner_of(cluster) as runner:
+            parts = predict.run_job(
+                predictor, job, runner=runner, resume=resume, overwrite=overwrite, progress=advance
+            )
         outputs.finish(job, parts)
 
 
