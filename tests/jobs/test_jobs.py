@@ -23,12 +23,17 @@ from mlpinfer import DatasetError, InputError, Network, Predictor
 from mlpinfer.engine.predictor import VALUES
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.source import Inputs
-from mlpinfer.jobs import output_folder, outputs
+from mlpinfer.jobs import (
+    begin_job,
+    exclusive_lock,
+    is_done,
+    output_folder,
+    outputs,
+    run_job,
+    run_task,
+    split_job,
+)
 from mlpinfer.jobs import predict as jobs_predict
-from mlpinfer.jobs.job_folder import begin_job, is_done
-from mlpinfer.jobs.output_folder import exclusive_lock
-from mlpinfer.jobs.predict import run_job, run_task
-from mlpinfer.jobs.tasks import split_job
 
 
 @pytest.fixture

@@ -8,11 +8,17 @@ import pytest
 
 from mlpinfer import DatasetError, Network, Predictor, load_data, score
 from mlpinfer.io.data.source import Inputs
-from mlpinfer.jobs.outputs import finish
-from mlpinfer.jobs.predict import run_job
-from mlpinfer.jobs.runner import ClusterRunner, ClusterSize, LocalRunner, TwoSteps
-from mlpinfer.jobs.score_tasks import score_job, split_score
-from mlpinfer.jobs.tasks import split_job
+from mlpinfer.jobs import (
+    ClusterRunner,
+    ClusterSize,
+    LocalRunner,
+    TwoSteps,
+    finish,
+    run_job,
+    score_job,
+    split_job,
+    split_score,
+)
 
 
 class PoolRunner:

@@ -16,11 +16,7 @@ from mlpinfer import Network, Predictor, load_data, save_network
 from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
 from mlpinfer.io.data.source import Inputs
-from mlpinfer.jobs import outputs
-from mlpinfer.jobs.dask_runner import DaskRunner, connect
-from mlpinfer.jobs.predict import run_job
-from mlpinfer.jobs.score_tasks import score_job, split_score
-from mlpinfer.jobs.tasks import split_job
+from mlpinfer.jobs import DaskRunner, connect, outputs, run_job, score_job, split_job, split_score
 from tests.conftest import ROOT
 
 ENVIRONMENT = os.environ | {
