@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import zlib
 from contextlib import suppress
 from typing import NamedTuple
@@ -12,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mlpinfer.errors import InputError
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import mode_of, write_whole
 from mlpinfer.jobs.output_folder import (
     MANIFEST,
     PLAN,
+    Found,
     created_by_mlpinfer,
-    is_predictions,
+    find_output,
     read_object,
     remove,
 )
@@ -74,13 +74,12 @@ def begin_job(job: Job, *, resume: bool = False, overwrite: bool = False) -> dic
         raise InputError(
             f"{job.folder}: an unfinished run is there; give resume (--resume) or overwrite (--overwrite)"
         )
-    if os.path.lexists(job.out):
-        if not _is_output(job):
-            raise InputError(f"{job.out}: expected a free name, found something else; move it away")
-        if not overwrite and not (job.to_folder and not os.listdir(job.out)):
-            raise InputError(
-                f"{job.out}: expected a free name, found something; give overwrite (--overwrite)"
-            )
+    found = find_output(job.out, folder=job.to_folder)
+    if found not in (Found.NOTHING, Found.PREDICTIONS):
+        raise InputError(f"{job.out}: expected a free name, found something else; move it away")
+    is_empty_folder = job.to_folder and found is Found.PREDICTIONS and not os.listdir(job.out)
+    if found is Found.PREDICTIONS and not overwrite and not is_empty_folder:
+        raise InputError(f"{job.out}: expected a free name, found something; give overwrite (--overwrite)")
     remove(job.folder, PLAN)
     os.mkdir(job.folder, _folder_mode(job.out))
     with write_whole(plan) as file:
@@ -98,9 +97,10 @@ def is_done(job: Job) -> bool:
     InputError
         If the output is of another job, or no output.
     """
-    if not os.path.lexists(job.out) or os.path.lexists(job.folder):
+    found = find_output(job.out, folder=job.to_folder)
+    if found is Found.NOTHING or os.path.lexists(job.folder):
         return False
-    if not (created_by_mlpinfer(job.out, MANIFEST) if job.to_folder else os.path.isfile(job.out)):
+    if found is Found.SOMETHING_ELSE:
         raise InputError(f"{job.out}: expected predictions, found something else; move it away")
     manifest = os.path.join(job.out, MANIFEST)
     if job.to_folder and os.path.exists(manifest):
@@ -108,15 +108,11 @@ def is_done(job: Job) -> bool:
     return not job.to_folder or os.path.exists(manifest)
 
 
-def _is_output(job: Job) -> bool:
-    return is_predictions(job.out) if job.to_folder else os.path.isfile(job.out)
-
-
 def _folder_mode(out: str) -> int:
     """Return the mode of a job's folder, which no more users may read than the output that is there."""
-    if not os.path.exists(out):
+    mode = mode_of(out)
+    if mode is None:
         return 0o777
-    mode = stat.S_IMODE(os.stat(out).st_mode)
     return mode | (mode & 0o444) >> 2 | 0o700
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.io.data.npy import map_npy
-from mlpinfer.io.files import move, write_whole
+from mlpinfer.io.files import mode_of, move, set_mode, write_whole
 from mlpinfer.jobs.job_folder import PartInfo, is_whole, part_info_path
-from mlpinfer.jobs.output_folder import MANIFEST, PLAN, is_predictions, remove
+from mlpinfer.jobs.output_folder import MANIFEST, PLAN, Found, find_output, remove
 from mlpinfer.jobs.tasks import Job, Task
 
 _PIECE_VALUES = 131_072
@@ -51,8 +50,7 @@ def finish(job: Job, parts: Sequence[PartInfo]) -> None:
     with write_whole(whole) as file:
         for chunk in encode(job, _PartReader(job)):
             file.write(chunk)
-    with suppress(OSError):  # as the file that is replaced; not every file system can
-        os.chmod(whole, stat.S_IMODE(os.stat(job.out).st_mode))
+    set_mode(whole, mode_of(job.out))
     move(whole, job.out)
     remove(job.folder, PLAN)
 
@@ -65,20 +63,17 @@ def _finish_folder(job: Job, parts: Sequence[PartInfo]) -> None:
     for name in os.listdir(job.folder):
         if name not in ours:  # of a run that was killed
             os.unlink(os.path.join(job.folder, name))
-    mode = None
-    if os.path.lexists(job.out):
-        if not is_predictions(job.out):  # by now
-            raise OSError(
-                f"{job.out}: expected predictions to replace, found something else; move it away, "
-                "then resume (--resume)"
-            )
-        mode = stat.S_IMODE(os.stat(job.out).st_mode)
-        remove(job.out, MANIFEST)
+    # Somebody may have put something else there since the run began.
+    if find_output(job.out, folder=True) not in (Found.NOTHING, Found.PREDICTIONS):
+        raise OSError(
+            f"{job.out}: expected predictions to replace, found something else; move it away, "
+            "then resume (--resume)"
+        )
+    mode = mode_of(job.out)
+    remove(job.out, MANIFEST)
     move(job.folder, job.out)
     tidy(job)
-    if mode is not None:
-        with suppress(OSError):
-            os.chmod(job.out, mode)
+    set_mode(job.out, mode)
 
 
 def tidy(job: Job) -> None:
