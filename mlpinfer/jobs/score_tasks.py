@@ -107,7 +107,7 @@ def split_score(
             )
     _, spans = tasks.cut(predictor, rows, output="logits", rows_per_task=rows_per_task)
     sources = file_parts(inputs, stamps, rows, spans)
-    data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
+    data = DataInfo(name=os.path.basename(rows.name), samples=rows.samples, features=predictor.n_features_in_)
     score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
     return ScoreJob(data, tuple(score_tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
 
@@ -220,7 +220,7 @@ def _report(
     by = Worker(*(", ".join(sorted(set(names))) for names in used))
     size = predictor.batch_size
     full = sum(part.rows // size for part in scored)
-    steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
+    includes = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
     return ScoreReport(
         network=NetworkInfo.of(predictor),
         data=job.data,
@@ -240,7 +240,7 @@ def _report(
             seconds=Spread.of([seconds]),
             samples_per_second=job.data.samples / seconds,
             batch_latency_ms=None,
-            includes=steps,
+            includes=includes,
             stages=None,
         ),
         parity=None,

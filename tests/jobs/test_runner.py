@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlpinfer import DatasetError, Network, Predictor, load_data, score
+from mlpinfer.evaluation.report import ClusterInfo
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.jobs import (
     ClusterRunner,
@@ -75,7 +76,7 @@ def test_a_score_is_the_same_with_every_runner(predictor, rows, tmp_path, runner
     assert found.device.threads == threads
     assert isinstance(runner, ClusterRunner) == (found.cluster is not None)
     if found.cluster:
-        assert found.cluster == (2, 3, 11)
+        assert found.cluster == ClusterInfo(workers=2, threads=3, tasks=11)
 
 
 def test_one_part_is_written_while_the_next_is_computed(predictor, rows, tmp_path):

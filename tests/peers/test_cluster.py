@@ -15,6 +15,7 @@ import pytest
 from mlpinfer import Network, Predictor, load_data, save_network
 from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
+from mlpinfer.evaluation.report import BatchInfo, ClusterInfo
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.jobs import DaskRunner, connect, outputs, run_job, score_job, split_job, split_score
 from tests.conftest import ROOT
@@ -325,7 +326,7 @@ def test_a_score_is_that_of_one_process(healthy_client, rows, tmp_path, network,
     assert there.metrics.log_loss == pytest.approx(here.metrics.log_loss, rel=1e-12)
     assert (there.network, there.data, there.batch) == (here.network, here.data, here.batch)
     assert there.device == here.device._replace(threads=2)
-    assert there.cluster == (2, 2, 20)
+    assert there.cluster == ClusterInfo(workers=2, threads=2, tasks=20)
     assert there.timing.cold_seconds is there.timing.batch_latency_ms is None
     assert there.timing.includes[0] == "read"
     assert len(healthy_client.futures) == 0
@@ -345,8 +346,9 @@ def test_a_score_of_values_in_several_files(healthy_client, tmp_path):
     there = score_job(predictor, job, runner=runner)
     np.save(tmp_path / "all.npy", x)
     here = score_here(predictor, load_data(tmp_path / "all.npy", tmp_path / "y.csv"), repeat=1)
-    assert there.metrics == pytest.approx(here.metrics, rel=1e-5)
-    assert there.batch == (50, 18, 100)
+    for name in ("mse", "mae", "r2"):
+        assert getattr(there.metrics, name) == pytest.approx(getattr(here.metrics, name), rel=1e-5)
+    assert there.batch == BatchInfo(size=50, full=18, tail=100)
     unlabelled = score_job(predictor, split_score(predictor, inputs), runner=runner)
     assert unlabelled.metrics is None
     np.save(tmp_path / "few.npy", y[:10])
