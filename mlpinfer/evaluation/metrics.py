@@ -7,7 +7,7 @@ cross-entropy, NLL), precision and recall are 0 where nothing was predicted or n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-class ClassMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
     """One class against the rest; `support` counts its rows."""
 
     label: int
@@ -32,7 +33,8 @@ class ClassMetrics(NamedTuple):
     support: int
 
 
-class ClassificationMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetrics:
     """`confusion` counts rows by true label (outer) and predicted label (inner)."""
 
     accuracy: float
@@ -42,7 +44,8 @@ class ClassificationMetrics(NamedTuple):
     confusion: tuple[tuple[int, ...], ...]
 
 
-class RegressionMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class RegressionMetrics:
     """Mean squared error, mean absolute error (L1), and R^2, averaged over the K values."""
 
     mse: float
@@ -125,7 +128,7 @@ class ValueTally:
         varies = ~(self.spread <= least)  # so that what is not a number stays so
         r2 = np.where(varies, 1 - self.squared / np.where(varies, self.spread, 1), self.squared == 0)
         mse, mae = (float(sums.mean() / self.rows) for sums in (self.squared, self.absolute))
-        return RegressionMetrics(mse, mae, float(r2.mean()))
+        return RegressionMetrics(mse=mse, mae=mae, r2=float(r2.mean()))
 
 
 Tally = LabelTally | ValueTally
@@ -207,6 +210,6 @@ def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
     precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(predicted + support, 1)
     return tuple(
-        ClassMetrics(label, float(p), float(r), float(f), int(count))
+        ClassMetrics(label=label, precision=float(p), recall=float(r), f1=float(f), support=int(count))
         for label, (p, r, f, count) in enumerate(zip(precision, recall, f1, support, strict=True))
     )

@@ -26,6 +26,7 @@ from mlpinfer.evaluation.report import (
     Parity,
     ScoreReport,
     Spread,
+    Stages,
     Timing,
 )
 from mlpinfer.evaluation.timing import latencies, latency_of, timed
@@ -87,25 +88,25 @@ def score(
     predicted = outputs if values == "labels" else predictor.predict(x)
     measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
     batches = latencies(predictor, x, values)
-    spread = Spread.of(seconds)
+    spread, stages = Spread.of(seconds), predictor.stages(x, values)
     return ScoreReport(
-        NetworkInfo.of(predictor),
-        DataInfo(data.name, data.samples, data.features),
-        _device_info(predictor, x),
-        BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
-        measured,
-        Timing(
-            cold,
-            spread,
-            data.samples / spread.median,
-            latency_of(batches),
-            predictor.steps(values),
-            predictor.stages(x, values),
+        network=NetworkInfo.of(predictor),
+        data=DataInfo(name=data.name, samples=data.samples, features=data.features),
+        device=_device_info(predictor, x),
+        batch=BatchInfo.of(data.samples, predictor.batch_size),
+        metrics=measured,
+        timing=Timing(
+            cold_seconds=cold,
+            seconds=spread,
+            samples_per_second=data.samples / spread.median,
+            batch_latency_ms=latency_of(batches),
+            includes=predictor.steps(values),
+            stages=None if stages is None else Stages(**stages),
         ),
-        _parity(predictor, x) if check_parity else None,
-        None,
-        environment(predictor.backend),
-        tuple(seconds * 1e3 for seconds in batches),
+        parity=_parity(predictor, x) if check_parity else None,
+        cluster=None,
+        environment=environment(predictor.backend),
+        latencies_ms=tuple(seconds * 1e3 for seconds in batches),
     )
 
 
@@ -181,17 +182,21 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
         largest = max(largest, float(np.nan_to_num(distances, nan=np.inf).max(initial=0)))
         if not regression:
             different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
-    return Parity(cpu.backend.device, None if regression else different, largest)
+    return Parity(
+        reference=cpu.backend.device,
+        labels_different=None if regression else different,
+        largest_difference=largest,
+    )
 
 
 def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
     backend = predictor.backend
     return DeviceInfo(
-        predictor.requested_device,
-        backend.device,
-        backend.describe(),
-        backend.name,
-        predictor.workers(x),
-        predictor.precision,
-        predictor.evaluator,
+        requested=predictor.requested_device,
+        actual=backend.device,
+        name=backend.describe(),
+        backend=backend.name,
+        threads=predictor.workers(x),
+        precision=predictor.precision,
+        evaluator=predictor.evaluator,
     )

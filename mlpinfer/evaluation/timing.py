@@ -44,7 +44,8 @@ def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
 
 def latency_of(seconds: list[float]) -> Latency:
     """Return the percentiles of latencies in milliseconds."""
-    return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
+    p50, p90, p95, p99 = (_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99))
+    return Latency(p50=p50, p90=p90, p95=p95, p99=p99)
 
 
 def _percentile(values: list[float], q: float) -> float:

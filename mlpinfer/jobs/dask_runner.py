@@ -172,7 +172,11 @@ def score(
     # In the order of their rows: sums are the same whichever task was first.
     in_order = [done[task] for task in job.tasks]
     return report_of(
-        predictor, job, in_order, seconds, ClusterInfo(len(workers), sum(workers.values()), len(job.tasks))
+        predictor,
+        job,
+        in_order,
+        seconds,
+        ClusterInfo(workers=len(workers), threads=sum(workers.values()), tasks=len(job.tasks)),
     )
 
 

@@ -104,7 +104,7 @@ def split_score(
             )
     _, spans = tasks.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
     sources = file_parts(inputs, stamps, rows, spans)
-    data = DataInfo(os.path.basename(rows.name), rows.samples, predictor.n_features_in_)
+    data = DataInfo(name=os.path.basename(rows.name), samples=rows.samples, features=predictor.n_features_in_)
     score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
     return ScoreJob(data, tuple(score_tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
 
@@ -169,21 +169,28 @@ def report_of(
     full = sum(part.rows // size for part in scored)
     steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
     return ScoreReport(
-        NetworkInfo.of(predictor),
-        job.data,
-        DeviceInfo(
-            predictor.requested_device,
-            by.device,
-            by.name,
-            by.backend,
-            cluster.threads,
-            predictor.precision,
-            by.evaluator,
+        network=NetworkInfo.of(predictor),
+        data=job.data,
+        device=DeviceInfo(
+            requested=predictor.requested_device,
+            actual=by.device,
+            name=by.name,
+            backend=by.backend,
+            threads=cluster.threads,
+            precision=predictor.precision,
+            evaluator=by.evaluator,
         ),
-        BatchInfo(size, full, job.data.samples - full * size),
-        found,
-        Timing(None, Spread.of([seconds]), job.data.samples / seconds, None, steps, None),
-        None,
-        cluster,
-        environment(predictor.backend),
+        batch=BatchInfo(size=size, full=full, tail=job.data.samples - full * size),
+        metrics=found,
+        timing=Timing(
+            cold_seconds=None,
+            seconds=Spread.of([seconds]),
+            samples_per_second=job.data.samples / seconds,
+            batch_latency_ms=None,
+            includes=steps,
+            stages=None,
+        ),
+        parity=None,
+        cluster=cluster,
+        environment=environment(predictor.backend),
     )

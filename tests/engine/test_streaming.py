@@ -205,7 +205,7 @@ def test_score_with_parity(fake, mnist, head):
     assert report.device.actual == "gpu:0"
     assert report.device.evaluator == "plan"
     assert report.timing.includes[0] == "upload"
-    assert set(report.timing.stages) == {"upload", "compute", "download"}
+    assert set(vars(report.timing.stages)) == {"upload", "compute", "download"}
     assert report.parity.reference == "cpu"
     assert report.parity.labels_different == (0 if head == "softmax" else None)
     assert 0 <= report.parity.largest_difference < 1e-5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlpinfer import Dataset, Predictor, score
-from mlpinfer.evaluation.report import ClusterInfo, Parity
+from mlpinfer.evaluation.report import ClusterInfo, Parity, Stages
 from mlpinfer.io.weights.load import shipped
 
 COMMANDS = [
@@ -83,10 +83,14 @@ def test_values_that_cannot_be_are_refused(network, mnist, place, value):
 def test_reports_of_a_gpu_and_of_a_cluster_are_what_the_schema_says(network, mnist):
     data = Dataset(mnist[0][:200], mnist[1][:200], 1 / 255)
     report = score(Predictor(network), data, repeat=1)
-    timing = report.timing._replace(stages={"upload": 0.1, "compute": 0.2, "download": 0.01})
-    on_gpu = dataclasses.replace(report, timing=timing, parity=Parity("cpu", 3, 1e-6))
-    timing = report.timing._replace(cold_seconds=None, batch_latency_ms=None)
-    on_cluster = dataclasses.replace(report, timing=timing, cluster=ClusterInfo(2, 4, 8))
+    timing = dataclasses.replace(report.timing, stages=Stages(upload=0.1, compute=0.2, download=0.01))
+    on_gpu = dataclasses.replace(
+        report, timing=timing, parity=Parity(reference="cpu", labels_different=3, largest_difference=1e-6)
+    )
+    timing = dataclasses.replace(report.timing, cold_seconds=None, batch_latency_ms=None)
+    on_cluster = dataclasses.replace(
+        report, timing=timing, cluster=ClusterInfo(workers=2, threads=4, tasks=8)
+    )
     for found in (on_gpu, on_cluster):
         jsonschema.validate(found.to_dict(), schema("score"), jsonschema.Draft202012Validator)
 
