@@ -7,7 +7,7 @@ import math
 from typing import Any, ClassVar
 
 #: The metadata of a field that is not in JSON: ``field(metadata=NOT_IN_JSON)``.
-NOT_IN_JSON = {"json": False}
+NOT_IN_JSON = {"json": None}
 
 
 class Report:
@@ -29,7 +29,7 @@ class Report:
 def to_json(value: Any) -> Any:
     """Return plain values: a dict for a dataclass, a list for a tuple, None for what is not finite."""
     if dataclasses.is_dataclass(value):
-        fields = [field for field in dataclasses.fields(value) if field.metadata.get("json", True)]
+        fields = filter(in_json, dataclasses.fields(value))
         return {field.name: to_json(getattr(value, field.name)) for field in fields}
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
@@ -38,3 +38,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, str):  # The bytes of a file name that are no text have no place in JSON.
         return value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def in_json(field: dataclasses.Field[Any]) -> bool:
+    """Return True if a field of a report is in JSON."""
+    return "json" not in field.metadata

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import operator
+import runpy
 from importlib import resources
 
 import jsonschema
@@ -13,6 +14,7 @@ import pytest
 from mlpinfer import Dataset, Predictor, score
 from mlpinfer.evaluation.report import ClusterInfo, Parity, Stages
 from mlpinfer.io.weights.load import shipped
+from tests.conftest import ROOT
 
 COMMANDS = [
     ("score", "--repeat", 1),
@@ -100,6 +102,15 @@ def test_the_manifest_of_predictions(run, files, tmp_path):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "labels" / "manifest.json").read_text())
     jsonschema.validate(manifest, schema("predictions"))
+
+
+def test_the_files_are_what_the_script_makes_of_the_reports():
+    made = runpy.run_path(str(ROOT / "tools" / "make_schemas.py"))["schema_files"]()
+    assert set(made) == {"score.json", "sweep.json", "devices.json", "inspect.json"}
+    for name, text in made.items():
+        assert resources.files("mlpinfer").joinpath(f"schemas/{name}").read_text() == text, (
+            "a report has changed: run tools/make_schemas.py"
+        )
 
 
 def test_no_schema_is_without_a_test():
