@@ -61,17 +61,17 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     DatasetError
         If labels do not fit the network.
     InputError
-        If the network has an identity head, or the data no labels.
+        If the network has an identity head or more than 2,000 classes, or the data no labels.
     """
     check_has_mistakes(predictor, data)
     assert data.y is not None
-    x, side = data.x.reshape(data.samples, -1), predictor.network.image_side
-    classes = len(predictor.classes_)
-    total, worst = 0, list[tuple[float, int, int, int]]()
+    x, network = data.x.reshape(data.samples, -1), predictor.network
+    accumulator = metrics.LabelAccumulator(len(predictor.classes_))
+    worst = list[tuple[float, int, int, int]]()
     for part in metrics.parts(data.samples):
-        truth, predicted = metrics.as_labels(data.y[part], classes), predictor.predict(x[part])
+        truth, predicted = metrics.as_truth(data.y[part], network, data.name), predictor.predict(x[part])
+        accumulator.update(truth, predicted)
         wrong = np.flatnonzero(truth != predicted)
-        total += len(wrong)
         if not len(wrong):
             continue
         confidence = predictor.predict_proba(x[part][wrong])[np.arange(len(wrong)), predicted[wrong]]
@@ -81,10 +81,16 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
         )
         worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
     shown = (
-        Mistake(row=row, label=label, predicted=predicted, confidence=confidence, image=_image(x[row], side))
+        Mistake(
+            row=row,
+            label=label,
+            predicted=predicted,
+            confidence=confidence,
+            image=_image(x[row], network.image_side),
+        )
         for confidence, row, label, predicted in worst
     )
-    return Mistakes(total=total, shown=tuple(shown))
+    return Mistakes(total=accumulator.n_wrong, shown=tuple(shown))
 
 
 def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:

@@ -8,14 +8,11 @@ one batch at a time on one thread, so that no timer sits inside the throughput r
 
 from __future__ import annotations
 
-import functools
-import operator
-
 import numpy as np
 
 from mlpinfer._text import quoted
 from mlpinfer.engine.predictor import VALUES, Predictor
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import InputError
 from mlpinfer.evaluation import metrics
 from mlpinfer.evaluation.environment import environment
 from mlpinfer.evaluation.report import (
@@ -75,9 +72,10 @@ def score(
         predictor = predictor.variant(scale=data.scale)
     x = data.x.reshape(data.samples, features)
     _check_truth(predictor, data)
+    accumulator = metrics.accumulator_for(predictor.network)
     compute = getattr(predictor, VALUES[values])
 
-    cold, loss = _first_pass(predictor, x, data.y)
+    cold = _first_pass(predictor, x, data, accumulator)
     # The first pass computed logits: what else is wanted may have kernels of its own to compile.
     for _ in range(warmup + (values == "proba" or predictor.backend.name != "numpy")):
         compute(x)
@@ -86,7 +84,7 @@ def score(
         elapsed, outputs = timed(predictor, compute, x)
         seconds.append(elapsed)
     predicted = outputs if values == "labels" else predictor.predict(x)
-    measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
+    measured = _measure(predictor, data, predicted, accumulator)
     batches = latencies(predictor, x, values)
     spread, stages = Spread.of(seconds), predictor.stages(x, values)
     return ScoreReport(
@@ -117,8 +115,6 @@ def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) 
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
-    if predictor.network.head != "identity":
-        metrics.check_classes(predictor.classes_)
     if repeat < 1 or warmup < 0:
         raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
 
@@ -127,43 +123,37 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
     """Refuse labels or values that do not fit before anything is computed."""
     if data.y is None:
         return
-    outputs = predictor.network.sizes[-1]
-    if predictor.network.head != "identity":
-        for part in metrics.parts(data.samples):
-            metrics.as_labels(data.y[part], max(2, outputs))
-    elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
-        raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
+    # Labels in parts, so that int64 of 10^8 of them need no memory.
+    parts = [slice(None)] if predictor.network.head == "identity" else metrics.parts(data.samples)
+    for part in parts:
+        metrics.as_truth(data.y[part], predictor.network, data.name)
 
 
-def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float, float]:
-    """Return the seconds of the first pass over all rows, and the sum of log losses where there are some.
+def _first_pass(predictor: Predictor, x: Array, data: Dataset, accumulator: metrics.Accumulator) -> float:
+    """Return the seconds of the first pass over all rows, and judge them by their log losses.
 
     The pass computes logits, in parts, so that those of 10^8 rows need no memory.
     """
-    cold, loss = 0.0, 0.0
+    cold = 0.0
     for part in metrics.parts(len(x)):
         elapsed, logits = timed(predictor, predictor.decision_function, x[part])
         cold += elapsed
-        if y is not None and predictor.network.head != "identity":
-            truth = metrics.as_labels(y[part], len(predictor.classes_))
-            loss += float(metrics.log_losses(truth, logits).sum())
-    return cold, loss
+        if data.y is not None and isinstance(accumulator, metrics.LabelAccumulator):
+            truth = metrics.as_truth(data.y[part], predictor.network, data.name)
+            accumulator.update_loss(truth, logits)
+    return cold
 
 
 def _measure(
-    predictor: Predictor, y: Array, predicted: Array, loss: float
-) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
+    predictor: Predictor, data: Dataset, predicted: Array, accumulator: metrics.Accumulator
+) -> metrics.ClassificationMetrics | metrics.RegressionMetrics | None:
     """Judge what a timed pass computed."""
-    if predictor.network.head == "identity":
-        y = y.reshape(predicted.shape)
-        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in metrics.parts(len(y))]
-        return functools.reduce(operator.add, values).result()
-    classes = len(predictor.classes_)
-    confusion = np.zeros((classes, classes), np.int64)
-    for part in metrics.parts(len(y)):
-        truth = metrics.as_labels(y[part], classes)
-        confusion += metrics.confusion_matrix(truth, predicted[part], classes)
-    return metrics.LabelTally(confusion, loss).result()
+    if data.y is None:
+        return None
+    for part in metrics.parts(data.samples):
+        truth = metrics.as_truth(data.y[part], predictor.network, data.name)
+        accumulator.update(truth, predicted[part])
+    return accumulator.result()
 
 
 def _parity(predictor: Predictor, x: Array) -> Parity:

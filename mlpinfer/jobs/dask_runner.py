@@ -1,6 +1,6 @@
 """Predict or score on a Dask cluster that is already there.
 
-Futures only: the predictor travels once to each worker, tasks and their receipts or tallies travel, rows
+Futures only: the predictor travels once to each worker, tasks and what they return travel, rows
 do not. Workers read the inputs and write the parts themselves, on a file system that all see. Dask
 promises that a task runs at least once; a part is the same however often it was written.
 """
@@ -152,7 +152,7 @@ def score(
     Returns
     -------
     ScoreReport
-        Throughput is from the first task given to the last tally come back, reading included.
+        Throughput is from the first task given to the last result come back, reading included.
 
     Raises
     ------

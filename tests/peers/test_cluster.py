@@ -16,7 +16,7 @@ import pytest
 from mlpinfer import Network, Predictor, load_data, save_network
 from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
-from mlpinfer.evaluation.report import ClusterInfo
+from mlpinfer.evaluation.report import BatchInfo, ClusterInfo
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.jobs import dask_runner as dask_cluster
 from mlpinfer.jobs import outputs, tasks
@@ -352,8 +352,8 @@ def test_a_score_of_values_in_several_files(healthy_client, tmp_path):
     )
     np.save(tmp_path / "all.npy", x)
     here = score_here(predictor, load_data(tmp_path / "all.npy", tmp_path / "y.csv"), repeat=1)
-    assert there.metrics == pytest.approx(here.metrics, rel=1e-5)
-    assert there.batch == (50, 18, 100)
+    assert vars(there.metrics) == pytest.approx(vars(here.metrics), rel=1e-5)
+    assert there.batch == BatchInfo(size=50, full=18, tail=100)
     unlabelled = dask_cluster.score(predictor, inputs, client=healthy_client)
     assert unlabelled.metrics is None
     np.save(tmp_path / "few.npy", y[:10])
