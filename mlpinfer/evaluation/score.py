@@ -23,10 +23,9 @@ from mlpinfer.evaluation.report import (
     Parity,
     ScoreReport,
     Spread,
-    Stages,
     Timing,
 )
-from mlpinfer.evaluation.timing import latencies, latency_of, timed
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, steps, timed, workers
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.ops import Array
@@ -36,7 +35,7 @@ def score(
     predictor: Predictor,
     data: Dataset,
     *,
-    values: str = "labels",
+    output: str = "labels",
     repeat: int = 3,
     warmup: int = 0,
     check_parity: bool = False,
@@ -48,7 +47,7 @@ def score(
     predictor : Predictor
         Where neither it nor its network has a scale, that of the data is applied.
     data : Dataset
-    values : {"labels", "proba"}
+    output : {"labels", "proba"}
         What the timed passes compute. Labels need no softmax; probabilities do.
     repeat, warmup : int
         Timed passes over all rows, and untimed ones before them, besides the first.
@@ -61,7 +60,7 @@ def score(
         If rows or labels do not fit the network.
     InputError
     """
-    _check_options(values, repeat, warmup, predictor)
+    _check_options(output, repeat, warmup, predictor)
     if check_parity and predictor.backend.name == "numpy":
         raise InputError(
             "check_parity: expected a predictor on a GPU, to compare with the CPU, found one on the cpu"
@@ -73,20 +72,20 @@ def score(
     x = data.x.reshape(data.samples, features)
     _check_truth(predictor, data)
     accumulator = metrics.accumulator_for(predictor.network)
-    compute = getattr(predictor, VALUES[values])
+    compute = getattr(predictor, VALUES[output])
 
     cold = _first_pass(predictor, x, data, accumulator)
     # The first pass computed logits: what else is wanted may have kernels of its own to compile.
-    for _ in range(warmup + (values == "proba" or predictor.backend.name != "numpy")):
+    for _ in range(warmup + (output == "proba" or predictor.backend.name != "numpy")):
         compute(x)
     seconds, outputs = [], None
     for _ in range(repeat):
         elapsed, outputs = timed(predictor, compute, x)
         seconds.append(elapsed)
-    predicted = outputs if values == "labels" else predictor.predict(x)
+    predicted = outputs if output == "labels" else predictor.predict(x)
     measured = _measure(predictor, data, predicted, accumulator)
-    batches = latencies(predictor, x, values)
-    spread, stages = Spread.of(seconds), predictor.stages(x, values)
+    batches = latencies(predictor, x, output)
+    spread = Spread.of(seconds)
     return ScoreReport(
         network=NetworkInfo.of(predictor),
         data=DataInfo(name=data.name, samples=data.samples, features=data.features),
@@ -98,8 +97,8 @@ def score(
             seconds=spread,
             samples_per_second=data.samples / spread.median,
             batch_latency_ms=latency_of(batches),
-            includes=predictor.steps(values),
-            stages=None if stages is None else Stages(**stages),
+            includes=steps(predictor, output),
+            stages=stages(predictor, x, output),
         ),
         parity=_parity(predictor, x) if check_parity else None,
         cluster=None,
@@ -108,10 +107,10 @@ def score(
     )
 
 
-def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) -> None:
-    if values not in ("labels", "proba"):
-        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
-    if values == "proba" and predictor.network.head == "identity":
+def _check_options(output: str, repeat: int, warmup: int, predictor: Predictor) -> None:
+    if output not in ("labels", "proba"):
+        raise InputError(f"output: expected labels or proba, found {quoted(output)}")
+    if output == "proba" and predictor.network.head == "identity":
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
@@ -186,7 +185,7 @@ def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
         actual=backend.device,
         name=backend.describe(),
         backend=backend.name,
-        threads=predictor.workers(x),
+        threads=workers(predictor, len(x)),
         precision=predictor.precision,
         evaluator=predictor.evaluator,
     )

@@ -23,6 +23,7 @@ from mlpinfer.evaluation.report import (
     Spread,
     Timing,
 )
+from mlpinfer.evaluation.timing import steps
 from mlpinfer.io.data.open import check_labels
 from mlpinfer.io.data.source import FilePart, Inputs, file_parts
 from mlpinfer.jobs import tasks
@@ -166,7 +167,7 @@ def report_of(
     by = Worker(*(", ".join(sorted(set(names))) for names in used))
     size = predictor.batch_size
     full = sum(part.rows // size for part in scored)
-    steps = ("read", *predictor.steps("labels"), *(["metrics"] * bool(judged)))
+    includes = ("read", *steps(predictor, "labels"), *(["metrics"] * bool(judged)))
     return ScoreReport(
         network=NetworkInfo.of(predictor),
         data=job.data,
@@ -186,7 +187,7 @@ def report_of(
             seconds=Spread.of([seconds]),
             samples_per_second=job.data.samples / seconds,
             batch_latency_ms=None,
-            includes=steps,
+            includes=includes,
             stages=None,
         ),
         parity=None,

@@ -127,11 +127,11 @@ def test_data_that_does_not_fit_is_refused(network, x, y, message):
 
 def test_options_that_do_not_fit_are_refused(network, mnist):
     data = Dataset(mnist[0][:10], None, 1 / 255)
-    for options in ({"values": "scores"}, {"repeat": 0}, {"warmup": -1}):
+    for options in ({"output": "scores"}, {"repeat": 0}, {"warmup": -1}):
         with pytest.raises(InputError, match="expected"):
             score(Predictor(network), data, **options)
     with pytest.raises(InputError, match="no probabilities"):
-        score(Predictor(Network.random([784, 2], head="identity")), data, values="proba")
+        score(Predictor(Network.random([784, 2], head="identity")), data, output="proba")
 
 
 def test_one_hot_labels_are_labels():

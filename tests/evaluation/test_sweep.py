@@ -6,7 +6,7 @@ import pytest
 
 from mlpinfer import Dataset, DatasetError, DeviceError, InputError, Network
 from mlpinfer.evaluation import sweep as sweeping
-from mlpinfer.evaluation.report import Latency, Spread
+from mlpinfer.evaluation.report import Latency, Spread, Stages
 from mlpinfer.evaluation.sweep import SweepPoint, sweep
 from mlpinfer.render.text import sweep_sentences
 
@@ -103,19 +103,17 @@ def test_what_bounds_a_cpu(monkeypatch, rates, read, limit, parts):
     ],
 )
 def test_what_bounds_a_gpu(rates, stages, limit, parts):
-    seconds = dict(zip(("upload", "compute", "download"), (s * 1e-4 for s in stages), strict=True))
-    bound = bound_of(rates, "gpu:0", seconds)
+    upload, compute, download = (share * 1e-4 for share in stages)
+    bound = bound_of(rates, "gpu:0", Stages(upload=upload, compute=compute, download=download))
     assert bound.limit == limit
     assert (bound.launches, bound.transfer, bound.memory, bound.arithmetic) == pytest.approx(parts)
 
 
 def bound_of(rates, device, stages):
-    class Predictor:
-        def stages(self, x, values):
-            return stages
-
     points = [point(device, size, rate) for size, rate in zip((1, 10), rates, strict=False)]
-    return sweeping._bound(Predictor(), points, points[-1], np.zeros((100, 2)), "labels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeping, "stages", lambda predictor, x, output: stages)
+        return sweeping._bound(None, points, points[-1], np.zeros((100, 2)), "labels")
 
 
 def test_one_batch_size_says_nothing_of_bounds():
@@ -198,7 +196,7 @@ def test_what_cannot_be_swept_is_refused(run, options, code, message):
 
 def test_arguments_that_do_not_fit_are_refused(network, data):
     for option, value in {
-        "values": "scores",
+        "output": "scores",
         "repeat": 0,
         "batch_sizes": (),
         "devices": (),

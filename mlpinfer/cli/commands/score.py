@@ -95,7 +95,7 @@ def command(
             else:
                 dataset = loading.load_dataset(data, labels, side=network.image_side, **reading)
             predictor = loading.predictor_for(network, scale, dataset.scale, running)
-            passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
+            passes = {"output": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
             found, mistakes = _here(predictor, dataset, passes, errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
