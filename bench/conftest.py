@@ -56,7 +56,7 @@ def pytest_benchmark_update_json(config, output_json):
     """
     backend = get_backend("gpu" if "mlpinfer-gpu" in chosen(config) else "cpu")
     output_json["measured_on"] = {
-        "environment": environment(backend)._asdict(),
+        "environment": vars(environment(backend)),
         "cores": usable_cores(),
         "libraries": {
             name: metadata.version(name) for module, name in LIBRARIES.items() if module in sys.modules

@@ -25,9 +25,9 @@ def command_line(context: click.Context) -> str:
 
 def write_json(values: dict[str, Any], file: str) -> None:
     """Write one JSON object to a file, whole or not at all, or to stdout where `file` is ``-``."""
-    from mlpinfer.evaluation.report import jsonable
+    from mlpinfer._json import to_json
 
-    text = json.dumps(jsonable(values), indent=2, allow_nan=False)
+    text = json.dumps(to_json(values), indent=2, allow_nan=False)
     if file == "-":
         click.echo(text)
         return

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
+from mlpinfer._json import Report
 from mlpinfer.engine.backends import cuda_probe
 from mlpinfer.engine.backends.numpy_backend import usable_cores
 from mlpinfer.engine.backends.select import get_backend
 from mlpinfer.engine.compiled import availability
 from mlpinfer.errors import DeviceError
 
-SCHEMA = "mlpinfer.devices/1"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeviceStatus:
     """One device: its name where it works, what is wrong and what to run where it does not."""
 
@@ -29,9 +27,11 @@ class DeviceStatus:
     fix: str | None = None
 
 
-@dataclass(frozen=True)
-class Inventory:
+@dataclass(frozen=True, kw_only=True)
+class Inventory(Report):
     """Devices, the evaluator for the CPU, and what the search for a GPU found."""
+
+    schema: ClassVar[str] = "mlpinfer.devices/1"
 
     devices: tuple[DeviceStatus, ...]
     compiled: availability.Compiled
@@ -39,11 +39,6 @@ class Inventory:
     numpy: str
     cupy_packages: tuple[str, ...]
     driver: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON, schema ``mlpinfer.devices/1``."""
-        plain = dataclasses.asdict(self) | {"compiled": self.compiled._asdict()}
-        return {"schema": SCHEMA, **plain}
 
 
 def inventory() -> Inventory:
@@ -56,24 +51,26 @@ def inventory() -> Inventory:
     """
     diagnosis = cuda_probe.diagnose()
     gpus = [_gpu(index) for index in range(max(1, diagnosis.devices))]
-    cpu = DeviceStatus("cpu", True, get_backend("cpu").describe(), "numpy")
+    cpu = DeviceStatus(device="cpu", available=True, name=get_backend("cpu").describe(), backend="numpy")
     return Inventory(
-        (cpu, *gpus),
-        availability.find_compiled(),
-        usable_cores(),
-        np.__version__,
-        diagnosis.packages,
-        diagnosis.driver,
+        devices=(cpu, *gpus),
+        compiled=availability.find_compiled(),
+        cores=usable_cores(),
+        numpy=np.__version__,
+        cupy_packages=diagnosis.packages,
+        driver=diagnosis.driver,
     )
 
 
 def _gpu(index: int) -> DeviceStatus:
     device = f"gpu:{index}"
     diagnosis = cuda_probe.diagnose(index)
-    if diagnosis.problems:
-        return DeviceStatus(device, False, None, "cupy", " and ".join(diagnosis.problems), diagnosis.fix)
-    try:
-        backend = get_backend(device)
-    except DeviceError as error:
-        return DeviceStatus(device, False, None, "cupy", str(error), None)
-    return DeviceStatus(device, True, backend.describe(), "cupy")
+    problem: str = " and ".join(diagnosis.problems)
+    fix: str | None = diagnosis.fix
+    if not problem:
+        try:
+            name = get_backend(device).describe()
+            return DeviceStatus(device=device, available=True, name=name, backend="cupy")
+        except DeviceError as error:
+            problem, fix = str(error), None
+    return DeviceStatus(device=device, available=False, name=None, backend="cupy", problem=problem, fix=fix)

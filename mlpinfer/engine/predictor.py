@@ -18,7 +18,7 @@ from mlpinfer.engine.backends.numpy_backend import usable_cores
 from mlpinfer.engine.backends.select import get_backend
 from mlpinfer.engine.compiled import availability
 from mlpinfer.engine.compiled.evaluator import CompiledEvaluator, fits
-from mlpinfer.engine.streaming import MOST_COPIERS, STAGES, Evaluate, Streamer
+from mlpinfer.engine.streaming import MOST_COPIERS, Evaluate, Streamer
 from mlpinfer.engine.threads import run_all
 from mlpinfer.engine.tiling import Tiles
 from mlpinfer.errors import DeviceMemoryError, InputError
@@ -270,34 +270,6 @@ class Predictor:
         workers = min(self.threads, self._evaluator.useful_workers(rows)) if self._streamer is None else 1
         return tiles, tiles.shares(workers)
 
-    def workers(self, x: Array) -> int:
-        """Return how many threads share host rows: fewer than allowed where it would not pay.
-
-        For a GPU they copy; one thread alone speaks to it.
-        """
-        return self._streamer.threads if self._streamer else len(self._deal(len(x))[1])
-
-    def stages(self, x: Array, values: str) -> dict[str, float] | None:
-        """Return the seconds of upload, computation and download of host rows, one after the other.
-
-        Parameters
-        ----------
-        x : array, shape (N, D)
-        values : {"labels", "proba"}
-
-        Returns
-        -------
-        dict or None
-            None on the CPU, where nothing is sent.
-        """
-        if self._streamer is None:
-            return None
-        evaluate, shape, dtype = self._wanted["logits" if self.network.head == "identity" else values]
-        laps = [0.0] * len(STAGES)
-        out = np.empty((len(x), *shape), dtype)
-        self._streamer.run(self._rows(x)[0], out, evaluate, self._evaluator.call_rows, laps)
-        return dict(zip(STAGES, laps, strict=True))
-
     # -- what goes in and out ---------------------------------------------------------------------
 
     def _rows(self, x: Array) -> tuple[Array, bool]:
@@ -354,12 +326,6 @@ class Predictor:
             "scale": self.scale,
             "threshold": self.threshold,
         }
-
-    def steps(self, values: str) -> tuple[str, ...]:
-        """Name what a call from host rows to host `values` ("labels" or "proba") does."""
-        device = self.backend.name != "numpy"
-        last = "head" if values == "proba" else "labels" if self.network.head != "identity" else "values"
-        return (*(["upload"] * device), "cast", "affine", "activation", last, *(["download"] * device))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Predictor, (self.network, *self._options().values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from mlpinfer.engine.backends.blas import single_threaded_blas
 from mlpinfer.engine.backends.numpy_backend import cpu_name
 
 
-class Environment(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Environment:
     """Versions and names; None where there is no such thing. `driver` is the newest CUDA that it runs."""
 
     mlpinfer: str

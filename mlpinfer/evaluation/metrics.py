@@ -6,13 +6,15 @@ cross-entropy, NLL), precision and recall are 0 where nothing was predicted or n
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.model.network import Network
 
 #: A confusion matrix has the square of it, and a report has them all.
 MOST_CLASSES = 2_000
@@ -22,7 +24,8 @@ Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-class ClassMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
     """One class against the rest; `support` counts its rows."""
 
     label: int
@@ -32,7 +35,8 @@ class ClassMetrics(NamedTuple):
     support: int
 
 
-class ClassificationMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetrics:
     """`confusion` counts rows by true label (outer) and predicted label (inner)."""
 
     accuracy: float
@@ -42,7 +46,8 @@ class ClassificationMetrics(NamedTuple):
     confusion: tuple[tuple[int, ...], ...]
 
 
-class RegressionMetrics(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class RegressionMetrics:
     """Mean squared error, mean absolute error (L1), and R^2, averaged over the K values."""
 
     mse: float
@@ -50,9 +55,33 @@ class RegressionMetrics(NamedTuple):
     r2: float
 
 
-@dataclass(frozen=True, eq=False)
-class LabelTally:
-    """What is known of a classifier after some rows; those of other rows can be added.
+class Accumulator(abc.ABC):
+    """Judges what was predicted, some rows at a time; the rows of others can be added."""
+
+    @abc.abstractmethod
+    def update(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
+        """Add some rows, with their truth as `as_truth` returns it."""
+
+    @abc.abstractmethod
+    def merge(self, other: Self) -> None:
+        """Add the rows of another accumulator of the same network."""
+
+    @abc.abstractmethod
+    def result(self) -> ClassificationMetrics | RegressionMetrics:
+        """Return the metrics of all rows so far."""
+
+
+class LabelAccumulator(Accumulator):
+    """Judge labels, some rows at a time.
+
+    Parameters
+    ----------
+    n_classes : int
+
+    Raises
+    ------
+    InputError
+        If there are more classes than a confusion matrix has room for.
 
     Attributes
     ----------
@@ -62,14 +91,34 @@ class LabelTally:
         Sum of the rows' log losses.
     """
 
-    confusion: Labels
-    loss: float
+    def __init__(self, n_classes: int) -> None:
+        if n_classes > MOST_CLASSES:
+            raise InputError(
+                f"score: expected at most {MOST_CLASSES:,} classes, found {n_classes:,}; use predict"
+            )
+        self.confusion: Labels = np.zeros((n_classes, n_classes), np.int64)
+        self.loss = 0.0
 
-    def __add__(self, other: LabelTally) -> LabelTally:
-        return LabelTally(self.confusion + other.confusion, self.loss + other.loss)
+    def update(self, truth: Labels, predicted: Labels) -> None:
+        """Add the labels of some rows, shape (N,) both."""
+        self.confusion += confusion_matrix(truth, predicted, len(self.confusion))
+
+    def update_loss(self, truth: Labels, logits: Floats) -> None:
+        """Add the log losses of the same rows: scores compute logits in a pass of their own."""
+        self.loss += float(log_losses(truth, logits).sum())
+
+    def merge(self, other: Self) -> None:
+        """Add the rows of another accumulator."""
+        self.confusion += other.confusion
+        self.loss += other.loss
+
+    @property
+    def n_wrong(self) -> int:
+        """Number of rows whose label is not the true one."""
+        return int(self.confusion.sum() - np.trace(self.confusion))
 
     def result(self) -> ClassificationMetrics:
-        """Judge all rows that were counted."""
+        """Return the metrics of all rows so far."""
         hits, rows = int(np.trace(self.confusion)), int(self.confusion.sum())
         return ClassificationMetrics(
             accuracy=hits / rows,
@@ -80,9 +129,13 @@ class LabelTally:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class ValueTally:
-    """What is known of predicted values after some rows; those of other rows can be added.
+class ValueAccumulator(Accumulator):
+    """Judge predicted values, some rows at a time.
+
+    Parameters
+    ----------
+    n_values : int
+        Values a row has.
 
     Attributes
     ----------
@@ -93,42 +146,73 @@ class ValueTally:
         Of the true values: the mean, and the sum of squared differences from it.
     """
 
-    rows: int
-    squared: Floats
-    absolute: Floats
-    mean: Floats
-    spread: Floats
+    def __init__(self, n_values: int) -> None:
+        self.rows = 0
+        self.squared, self.absolute, self.mean, self.spread = np.zeros((4, n_values))
 
-    @classmethod
-    def of(cls, truth: Floats, predicted: Floats) -> ValueTally:
-        """Compare values, shape (N, K) both."""
+    def update(self, truth: Floats, predicted: Floats) -> None:
+        """Add the values of some rows, shape (N, K) both."""
         t, residual = truth.astype(np.float64), truth.astype(np.float64) - predicted
-        mean = t.mean(axis=0)
-        squared, absolute = (residual**2).sum(axis=0), np.abs(residual).sum(axis=0)
-        return cls(len(t), squared, absolute, mean, ((t - mean) ** 2).sum(axis=0))
+        part = ValueAccumulator(t.shape[1])
+        part.rows, part.mean = len(t), t.mean(axis=0)
+        part.squared, part.absolute = (residual**2).sum(axis=0), np.abs(residual).sum(axis=0)
+        part.spread = ((t - part.mean) ** 2).sum(axis=0)
+        self.merge(part)
 
-    def __add__(self, other: ValueTally) -> ValueTally:
+    def merge(self, other: Self) -> None:
+        """Add the rows of another accumulator."""
+        if not self.rows:  # The formulae would make NaN of means that are infinite or huge.
+            vars(self).update(vars(other))
+            return
         # Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances.
         rows, apart = self.rows + other.rows, other.mean - self.mean
-        return ValueTally(
-            rows,
-            self.squared + other.squared,
-            self.absolute + other.absolute,
-            self.mean + apart * (other.rows / rows),
-            self.spread + other.spread + apart**2 * (self.rows * other.rows / rows),
-        )
+        self.squared = self.squared + other.squared
+        self.absolute = self.absolute + other.absolute
+        self.mean = self.mean + apart * (other.rows / rows)
+        self.spread = self.spread + other.spread + apart**2 * (self.rows * other.rows / rows)
+        self.rows = rows
 
     def result(self) -> RegressionMetrics:
-        """Judge all rows that were counted."""
+        """Return the metrics of all rows so far."""
         # A constant truth has no variance to explain: 1 if it was met exactly, else 0.
         least = self.rows * (8 * np.finfo(np.float64).eps * self.mean) ** 2  # what rounding leaves of it
         varies = ~(self.spread <= least)  # so that what is not a number stays so
         r2 = np.where(varies, 1 - self.squared / np.where(varies, self.spread, 1), self.squared == 0)
         mse, mae = (float(sums.mean() / self.rows) for sums in (self.squared, self.absolute))
-        return RegressionMetrics(mse, mae, float(r2.mean()))
+        return RegressionMetrics(mse=mse, mae=mae, r2=float(r2.mean()))
 
 
-Tally = LabelTally | ValueTally
+def accumulator_for(network: Network) -> Accumulator:
+    """Return an accumulator of no rows, of what the network predicts.
+
+    Raises
+    ------
+    InputError
+        As `LabelAccumulator`.
+    """
+    if network.head == "identity":
+        return ValueAccumulator(network.sizes[-1])
+    return LabelAccumulator(_n_classes(network))
+
+
+def as_truth(y: npt.NDArray[Any], network: Network, name: str) -> npt.NDArray[Any]:
+    """Return what rows should give in the shape of what the network predicts: labels (N,) or values (N, K).
+
+    Raises
+    ------
+    DatasetError
+        If they are no labels of the network's classes, or not one value for each of its outputs.
+    """
+    if network.head != "identity":
+        return as_labels(y, _n_classes(network))
+    outputs = network.sizes[-1]
+    if y.reshape(len(y), -1).shape[1] != outputs:
+        raise DatasetError(f"{name}: expected {outputs} values a row, found shape {y.shape}")
+    return y.reshape(len(y), outputs)
+
+
+def _n_classes(network: Network) -> int:
+    return max(2, network.sizes[-1])
 
 
 def confusion_matrix(truth: Labels, predicted: Labels, classes: int) -> Labels:
@@ -184,18 +268,6 @@ def as_labels(y: npt.NDArray[Any], classes: int) -> Labels:
     return flat.astype(np.int64)
 
 
-def check_classes(classes: Labels) -> None:
-    """Refuse more classes than a confusion matrix has room for.
-
-    Raises
-    ------
-    InputError
-    """
-    if len(classes) > MOST_CLASSES:
-        found = f"{len(classes):,}"
-        raise InputError(f"score: expected at most {MOST_CLASSES:,} classes, found {found}; use predict")
-
-
 def parts(rows: int) -> list[slice]:
     """Cut rows into the parts in which they are judged."""
     return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
@@ -207,6 +279,6 @@ def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[ClassMetrics, ...]:
     precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(predicted + support, 1)
     return tuple(
-        ClassMetrics(label, float(p), float(r), float(f), int(count))
+        ClassMetrics(label=label, precision=float(p), recall=float(r), f1=float(f), support=int(count))
         for label, (p, r, f, count) in enumerate(zip(precision, recall, f1, support, strict=True))
     )

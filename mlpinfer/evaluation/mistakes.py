@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpinfer._json import NOT_IN_JSON
 from mlpinfer.engine.predictor import Predictor
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation import metrics
@@ -18,7 +19,8 @@ from mlpinfer.model.ops import Array
 Image = npt.NDArray[np.uint8]
 
 
-class Mistake(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
     """A row that was labelled wrongly; `confidence` is the probability given to the predicted label.
 
     `image` has the row's pixels, shape (H, H), uint8, where the network's inputs may be a square image.
@@ -28,20 +30,19 @@ class Mistake(NamedTuple):
     label: int
     predicted: int
     confidence: float
-    image: Image | None
+    image: Image | None = field(metadata=NOT_IN_JSON)
 
 
-class Mistakes(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Mistakes:
     """How many rows were labelled wrongly, and some of them, the most confident first."""
 
     total: int
     shown: tuple[Mistake, ...]
 
-    def to_dict(self, most: int) -> dict[str, Any]:
-        """Return plain values of up to `most` of them, without their images."""
-        fields = ("row", "label", "predicted", "confidence")
-        shown = [{name: getattr(mistake, name) for name in fields} for mistake in self.shown[:most]]
-        return {"total": self.total, "shown": shown}
+    def first(self, most: int) -> Mistakes:
+        """Return the same with up to `most` of them shown."""
+        return Mistakes(total=self.total, shown=self.shown[:most])
 
 
 def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
@@ -60,17 +61,17 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     DatasetError
         If labels do not fit the network.
     InputError
-        If the network has an identity head, or the data no labels.
+        If the network has an identity head or more than 2,000 classes, or the data no labels.
     """
     check_has_mistakes(predictor, data)
     assert data.y is not None
-    x, side = data.x.reshape(data.samples, -1), predictor.network.image_side
-    classes = len(predictor.classes_)
-    total, worst = 0, list[tuple[float, int, int, int]]()
+    x, network = data.x.reshape(data.samples, -1), predictor.network
+    accumulator = metrics.LabelAccumulator(len(predictor.classes_))
+    worst = list[tuple[float, int, int, int]]()
     for part in metrics.parts(data.samples):
-        truth, predicted = metrics.as_labels(data.y[part], classes), predictor.predict(x[part])
+        truth, predicted = metrics.as_truth(data.y[part], network, data.name), predictor.predict(x[part])
+        accumulator.update(truth, predicted)
         wrong = np.flatnonzero(truth != predicted)
-        total += len(wrong)
         if not len(wrong):
             continue
         confidence = predictor.predict_proba(x[part][wrong])[np.arange(len(wrong)), predicted[wrong]]
@@ -80,10 +81,16 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
         )
         worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
     shown = (
-        Mistake(row, label, predicted, confidence, _image(x[row], side))
+        Mistake(
+            row=row,
+            label=label,
+            predicted=predicted,
+            confidence=confidence,
+            image=_image(x[row], network.image_side),
+        )
         for confidence, row, label, predicted in worst
     )
-    return Mistakes(total, tuple(shown))
+    return Mistakes(total=accumulator.n_wrong, shown=tuple(shown))
 
 
 def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from mlpinfer._json import NOT_IN_JSON, Report
 from mlpinfer.evaluation.environment import Environment
 from mlpinfer.evaluation.metrics import ClassificationMetrics, RegressionMetrics
 
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
 
-SCHEMA = "mlpinfer.score/1"
 
-
-class NetworkInfo(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
     """`scale` is the one that was applied, from the options, the network or the data."""
 
     layers: tuple[int, ...]
@@ -32,11 +32,17 @@ class NetworkInfo(NamedTuple):
         """Describe a predictor's network, with the scale that it applies."""
         network = predictor.network
         return cls(
-            network.sizes, network.parameters, network.hidden, network.head, predictor.scale, network.sha256
+            layers=network.sizes,
+            parameters=network.parameters,
+            hidden=network.hidden,
+            head=network.head,
+            scale=predictor.scale,
+            sha256=network.sha256,
         )
 
 
-class DataInfo(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
     """Which rows were scored."""
 
     name: str
@@ -44,7 +50,8 @@ class DataInfo(NamedTuple):
     features: int
 
 
-class DeviceInfo(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class DeviceInfo:
     """`requested` is what was asked for, `actual` what was used; `threads` is how many workers ran.
 
     `evaluator` is ``plan``, or ``compiled`` and the instruction set.
@@ -59,7 +66,8 @@ class DeviceInfo(NamedTuple):
     evaluator: str
 
 
-class BatchInfo(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class BatchInfo:
     """`full` batches of `size` rows, and `tail` rows in a shorter one.
 
     Tasks on a cluster end where files end: there are as many shorter ones as files, at most.
@@ -69,8 +77,14 @@ class BatchInfo(NamedTuple):
     full: int
     tail: int
 
+    @classmethod
+    def of(cls, samples: int, size: int) -> BatchInfo:
+        """Cut so many rows into batches."""
+        return cls(size=size, full=samples // size, tail=samples % size)
 
-class Spread(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
     """Seconds of the timed passes, wall clock."""
 
     min: float
@@ -80,10 +94,11 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
         """Summarize the passes; the median of an even number lies between the middle two."""
-        return cls(min(seconds), float(np.median(seconds)), max(seconds))
+        return cls(min=min(seconds), median=float(np.median(seconds)), max=max(seconds))
 
 
-class Latency(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Latency:
     """Percentiles of the time a full batch takes, milliseconds, one thread."""
 
     p50: float
@@ -92,12 +107,21 @@ class Latency(NamedTuple):
     p99: float
 
 
-class Timing(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Seconds of a pass on a GPU, one stage after the other; in the timed passes they overlap."""
+
+    upload: float
+    compute: float
+    download: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
     """`samples_per_second` is rows over the median of `seconds`; `includes` names every step timed.
 
     `cold_seconds` is the first pass over all rows, to logits, which nothing has warmed up. `stages` are
-    the seconds of upload, compute and download on a GPU in a pass of their own, one after the other: in
-    the timed passes they overlap. On a cluster there is one pass, and neither a cold one nor a latency.
+    of a pass of their own, on a GPU. On a cluster there is one pass, and neither a cold one nor a latency.
     """
 
     cold_seconds: float | None
@@ -105,10 +129,11 @@ class Timing(NamedTuple):
     samples_per_second: float
     batch_latency_ms: Latency | None
     includes: tuple[str, ...]
-    stages: dict[str, float] | None
+    stages: Stages | None
 
 
-class Parity(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Parity:
     """The same rows on another device: labels that differ, and the largest difference of probabilities.
 
     For an identity head `labels_different` is None, and the difference is that of values.
@@ -119,7 +144,8 @@ class Parity(NamedTuple):
     largest_difference: float
 
 
-class ClusterInfo(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ClusterInfo:
     """What the rows were scored on: workers of a cluster, their threads, and how many tasks they shared."""
 
     workers: int
@@ -127,14 +153,16 @@ class ClusterInfo(NamedTuple):
     tasks: int
 
 
-@dataclass(frozen=True)
-class ScoreReport:
+@dataclass(frozen=True, kw_only=True)
+class ScoreReport(Report):
     """All that `score` found; `to_dict` is the JSON of schema ``mlpinfer.score/1``.
 
     `metrics` is None where the data has no labels, `parity` where it was not asked for, `cluster` where
     it was scored in one process. `latencies_ms` are those that the percentiles are of, milliseconds; they
     are drawn, and not in JSON.
     """
+
+    schema: ClassVar[str] = "mlpinfer.score/1"
 
     network: NetworkInfo
     data: DataInfo
@@ -145,24 +173,4 @@ class ScoreReport:
     parity: Parity | None
     cluster: ClusterInfo | None
     environment: Environment
-    latencies_ms: tuple[float, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON; what is not a finite number is None."""
-        values = {"schema": SCHEMA, **vars(self)}
-        del values["latencies_ms"]
-        result: dict[str, Any] = jsonable(values)
-        return result
-
-
-def jsonable(value: Any) -> Any:
-    """Return plain values: a dict for a named tuple, a list for a tuple, None for what is not finite."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, str):  # bytes of a name that are no text have no place in JSON
-        return value.encode("utf-8", "backslashreplace").decode()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    latencies_ms: tuple[float, ...] = field(default=(), metadata=NOT_IN_JSON)

@@ -8,14 +8,11 @@ one batch at a time on one thread, so that no timer sits inside the throughput r
 
 from __future__ import annotations
 
-import functools
-import operator
-
 import numpy as np
 
 from mlpinfer._text import quoted
 from mlpinfer.engine.predictor import VALUES, Predictor
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import InputError
 from mlpinfer.evaluation import metrics
 from mlpinfer.evaluation.environment import environment
 from mlpinfer.evaluation.report import (
@@ -28,7 +25,7 @@ from mlpinfer.evaluation.report import (
     Spread,
     Timing,
 )
-from mlpinfer.evaluation.timing import latencies, latency_of, timed
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, steps, timed, workers
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.ops import Array
@@ -38,7 +35,7 @@ def score(
     predictor: Predictor,
     data: Dataset,
     *,
-    values: str = "labels",
+    output: str = "labels",
     repeat: int = 3,
     warmup: int = 0,
     check_parity: bool = False,
@@ -50,7 +47,7 @@ def score(
     predictor : Predictor
         Where neither it nor its network has a scale, that of the data is applied.
     data : Dataset
-    values : {"labels", "proba"}
+    output : {"labels", "proba"}
         What the timed passes compute. Labels need no softmax; probabilities do.
     repeat, warmup : int
         Timed passes over all rows, and untimed ones before them, besides the first.
@@ -63,7 +60,7 @@ def score(
         If rows or labels do not fit the network.
     InputError
     """
-    _check_options(values, repeat, warmup, predictor)
+    _check_options(output, repeat, warmup, predictor)
     if check_parity and predictor.backend.name == "numpy":
         raise InputError(
             "check_parity: expected a predictor on a GPU, to compare with the CPU, found one on the cpu"
@@ -74,50 +71,49 @@ def score(
         predictor = predictor.variant(scale=data.scale)
     x = data.x.reshape(data.samples, features)
     _check_truth(predictor, data)
-    compute = getattr(predictor, VALUES[values])
+    accumulator = metrics.accumulator_for(predictor.network)
+    compute = getattr(predictor, VALUES[output])
 
-    cold, loss = _first_pass(predictor, x, data.y)
+    cold = _first_pass(predictor, x, data, accumulator)
     # The first pass computed logits: what else is wanted may have kernels of its own to compile.
-    for _ in range(warmup + (values == "proba" or predictor.backend.name != "numpy")):
+    for _ in range(warmup + (output == "proba" or predictor.backend.name != "numpy")):
         compute(x)
     seconds, outputs = [], None
     for _ in range(repeat):
         elapsed, outputs = timed(predictor, compute, x)
         seconds.append(elapsed)
-    predicted = outputs if values == "labels" else predictor.predict(x)
-    measured = None if data.y is None else _measure(predictor, data.y, predicted, loss)
-    batches = latencies(predictor, x, values)
+    predicted = outputs if output == "labels" else predictor.predict(x)
+    measured = _measure(predictor, data, predicted, accumulator)
+    batches = latencies(predictor, x, output)
     spread = Spread.of(seconds)
     return ScoreReport(
-        NetworkInfo.of(predictor),
-        DataInfo(data.name, data.samples, data.features),
-        _device_info(predictor, x),
-        BatchInfo(predictor.batch_size, *divmod(data.samples, predictor.batch_size)),
-        measured,
-        Timing(
-            cold,
-            spread,
-            data.samples / spread.median,
-            latency_of(batches),
-            predictor.steps(values),
-            predictor.stages(x, values),
+        network=NetworkInfo.of(predictor),
+        data=DataInfo(name=data.name, samples=data.samples, features=data.features),
+        device=_device_info(predictor, x),
+        batch=BatchInfo.of(data.samples, predictor.batch_size),
+        metrics=measured,
+        timing=Timing(
+            cold_seconds=cold,
+            seconds=spread,
+            samples_per_second=data.samples / spread.median,
+            batch_latency_ms=latency_of(batches),
+            includes=steps(predictor, output),
+            stages=stages(predictor, x, output),
         ),
-        _parity(predictor, x) if check_parity else None,
-        None,
-        environment(predictor.backend),
-        tuple(seconds * 1e3 for seconds in batches),
+        parity=_parity(predictor, x) if check_parity else None,
+        cluster=None,
+        environment=environment(predictor.backend),
+        latencies_ms=tuple(seconds * 1e3 for seconds in batches),
     )
 
 
-def _check_options(values: str, repeat: int, warmup: int, predictor: Predictor) -> None:
-    if values not in ("labels", "proba"):
-        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
-    if values == "proba" and predictor.network.head == "identity":
+def _check_options(output: str, repeat: int, warmup: int, predictor: Predictor) -> None:
+    if output not in ("labels", "proba"):
+        raise InputError(f"output: expected labels or proba, found {quoted(output)}")
+    if output == "proba" and predictor.network.head == "identity":
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
-    if predictor.network.head != "identity":
-        metrics.check_classes(predictor.classes_)
     if repeat < 1 or warmup < 0:
         raise InputError(f"expected repeat of 1 or more and warmup of 0 or more, found {repeat} and {warmup}")
 
@@ -126,43 +122,37 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
     """Refuse labels or values that do not fit before anything is computed."""
     if data.y is None:
         return
-    outputs = predictor.network.sizes[-1]
-    if predictor.network.head != "identity":
-        for part in metrics.parts(data.samples):
-            metrics.as_labels(data.y[part], max(2, outputs))
-    elif data.y.reshape(len(data.y), -1).shape[1] != outputs:
-        raise DatasetError(f"{data.name}: expected {outputs} values a row, found shape {data.y.shape}")
+    # Labels in parts, so that int64 of 10^8 of them need no memory.
+    parts = [slice(None)] if predictor.network.head == "identity" else metrics.parts(data.samples)
+    for part in parts:
+        metrics.as_truth(data.y[part], predictor.network, data.name)
 
 
-def _first_pass(predictor: Predictor, x: Array, y: Array | None) -> tuple[float, float]:
-    """Return the seconds of the first pass over all rows, and the sum of log losses where there are some.
+def _first_pass(predictor: Predictor, x: Array, data: Dataset, accumulator: metrics.Accumulator) -> float:
+    """Return the seconds of the first pass over all rows, and judge them by their log losses.
 
     The pass computes logits, in parts, so that those of 10^8 rows need no memory.
     """
-    cold, loss = 0.0, 0.0
+    cold = 0.0
     for part in metrics.parts(len(x)):
         elapsed, logits = timed(predictor, predictor.decision_function, x[part])
         cold += elapsed
-        if y is not None and predictor.network.head != "identity":
-            truth = metrics.as_labels(y[part], len(predictor.classes_))
-            loss += float(metrics.log_losses(truth, logits).sum())
-    return cold, loss
+        if data.y is not None and isinstance(accumulator, metrics.LabelAccumulator):
+            truth = metrics.as_truth(data.y[part], predictor.network, data.name)
+            accumulator.update_loss(truth, logits)
+    return cold
 
 
 def _measure(
-    predictor: Predictor, y: Array, predicted: Array, loss: float
-) -> metrics.ClassificationMetrics | metrics.RegressionMetrics:
+    predictor: Predictor, data: Dataset, predicted: Array, accumulator: metrics.Accumulator
+) -> metrics.ClassificationMetrics | metrics.RegressionMetrics | None:
     """Judge what a timed pass computed."""
-    if predictor.network.head == "identity":
-        y = y.reshape(predicted.shape)
-        values = [metrics.ValueTally.of(y[part], predicted[part]) for part in metrics.parts(len(y))]
-        return functools.reduce(operator.add, values).result()
-    classes = len(predictor.classes_)
-    confusion = np.zeros((classes, classes), np.int64)
-    for part in metrics.parts(len(y)):
-        truth = metrics.as_labels(y[part], classes)
-        confusion += metrics.confusion_matrix(truth, predicted[part], classes)
-    return metrics.LabelTally(confusion, loss).result()
+    if data.y is None:
+        return None
+    for part in metrics.parts(data.samples):
+        truth = metrics.as_truth(data.y[part], predictor.network, data.name)
+        accumulator.update(truth, predicted[part])
+    return accumulator.result()
 
 
 def _parity(predictor: Predictor, x: Array) -> Parity:
@@ -181,17 +171,21 @@ def _parity(predictor: Predictor, x: Array) -> Parity:
         largest = max(largest, float(np.nan_to_num(distances, nan=np.inf).max(initial=0)))
         if not regression:
             different += int((cpu.predict(x[part]) != predictor.predict(x[part])).sum())
-    return Parity(cpu.backend.device, None if regression else different, largest)
+    return Parity(
+        reference=cpu.backend.device,
+        labels_different=None if regression else different,
+        largest_difference=largest,
+    )
 
 
 def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
     backend = predictor.backend
     return DeviceInfo(
-        predictor.requested_device,
-        backend.device,
-        backend.describe(),
-        backend.name,
-        predictor.workers(x),
-        predictor.precision,
-        predictor.evaluator,
+        requested=predictor.requested_device,
+        actual=backend.device,
+        name=backend.describe(),
+        backend=backend.name,
+        threads=workers(predictor, len(x)),
+        precision=predictor.precision,
+        evaluator=predictor.evaluator,
     )

@@ -11,23 +11,23 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
+from mlpinfer._json import Report
 from mlpinfer._text import quoted
 from mlpinfer.engine.predictor import VALUES, Predictor, first_known
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
-from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread, jsonable
-from mlpinfer.evaluation.timing import latencies, latency_of, timed
+from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed, workers
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.network import Network
 from mlpinfer.model.ops import Array
 
-SCHEMA = "mlpinfer.sweep/1"
 #: No more rows than this are swept; more would say the same.
 MOST_ROWS = 100_000
 #: The recommended batch size is the smallest whose throughput is at least this share of the best.
@@ -37,7 +37,8 @@ _READ_BYTES = 2**20
 _CACHED_BYTES = 2**24
 
 
-class SweepPoint(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
     """One setting and what was measured.
 
     `threads` is how many workers ran, `asked_threads` how many were asked for, None for all; `seconds`
@@ -54,7 +55,8 @@ class SweepPoint(NamedTuple):
     batch_latency_ms: Latency
 
 
-class Bound(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Bound:
     """What a row takes at the recommended setting, microseconds, wall clock, and which part is largest.
 
     `launches` is what a batch costs however few rows it has, shared by its rows: from the times of a
@@ -73,13 +75,15 @@ class Bound(NamedTuple):
     arithmetic: float
 
 
-@dataclass(frozen=True)
-class SweepReport:
+@dataclass(frozen=True, kw_only=True)
+class SweepReport(Report):
     """All that `sweep` found; `to_dict` is the JSON of schema ``mlpinfer.sweep/1``.
 
     `crossover` is the smallest batch size from which a GPU was faster than the CPU at all larger ones
     too; None where not both were swept, or it never was. `bound` is None of a single batch size.
     """
+
+    schema: ClassVar[str] = "mlpinfer.sweep/1"
 
     network: NetworkInfo
     data: DataInfo
@@ -91,11 +95,6 @@ class SweepReport:
     bound: Bound | None
     environment: Environment
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        result: dict[str, Any] = jsonable({"schema": SCHEMA, **vars(self)})
-        return result
-
 
 def sweep(
     network: Network,
@@ -106,7 +105,7 @@ def sweep(
     threads: Sequence[int | None] = (None,),
     precision: str = "float32",
     scale: float | None = None,
-    values: str = "labels",
+    output: str = "labels",
     repeat: int = 3,
 ) -> SweepReport:
     """Measure throughput and latency at every batch size, on every device, with every number of threads.
@@ -123,7 +122,7 @@ def sweep(
     threads : sequence of int or None
     precision, scale
         As for `Predictor`; without a scale that of the network or the data.
-    values : {"labels", "proba"}
+    output : {"labels", "proba"}
     repeat : int
         Timed passes over all rows at each setting, behind one that is not timed.
 
@@ -134,8 +133,8 @@ def sweep(
     DeviceError, InputError
         As `Predictor`, and if there is nothing to sweep.
     """
-    if values not in ("labels", "proba"):
-        raise InputError(f"values: expected labels or proba, found {quoted(values)}")
+    if output not in ("labels", "proba"):
+        raise InputError(f"output: expected labels or proba, found {quoted(output)}")
     if repeat < 1:
         raise InputError(f"repeat: expected 1 or more, found {repeat}")
     for name, given in {"batch_sizes": batch_sizes, "devices": devices, "threads": threads}.items():
@@ -151,26 +150,26 @@ def sweep(
             predictor = stack.enter_context(Predictor(network, device, size, count, precision, known))
             settings.setdefault((predictor.backend.device, count, size), predictor)
         predictors = list(settings.values())
-        points = _measure(predictors, [count for _, count, _ in settings], x, values, repeat)
+        points = _measure(predictors, [count for _, count, _ in settings], x, output, repeat)
         best = _recommended(points)
         gpus = [predictor.backend for predictor in predictors if predictor.backend.name != "numpy"]
         return SweepReport(
-            NetworkInfo.of(predictors[0]),
-            DataInfo(data.name, len(x), data.features),
-            precision,
-            values,
-            tuple(points),
-            best,
-            _crossover(points),
-            _bound(predictors[points.index(best)], points, best, x, values),
-            environment((*gpus, predictors[0].backend)[0]),
+            network=NetworkInfo.of(predictors[0]),
+            data=DataInfo(name=data.name, samples=len(x), features=data.features),
+            precision=precision,
+            values=output,
+            points=tuple(points),
+            recommended=best,
+            crossover=_crossover(points),
+            bound=_bound(predictors[points.index(best)], points, best, x, output),
+            environment=environment((*gpus, predictors[0].backend)[0]),
         )
 
 
 def _measure(
-    predictors: list[Predictor], asked: list[int | None], x: Array, values: str, repeat: int
+    predictors: list[Predictor], asked: list[int | None], x: Array, output: str, repeat: int
 ) -> list[SweepPoint]:
-    computes = [getattr(predictor, VALUES[values]) for predictor in predictors]
+    computes = [getattr(predictor, VALUES[output]) for predictor in predictors]
     for compute in computes:
         compute(x)
     seconds: list[list[float]] = [[] for _ in predictors]
@@ -179,14 +178,14 @@ def _measure(
             found.append(timed(predictor, compute, x)[0])
     return [
         SweepPoint(
-            predictor.backend.device,
-            threads,
-            predictor.workers(x),
-            predictor.evaluator,
-            predictor.batch_size,
-            len(x) / spread.median,
-            spread,
-            latency_of(latencies(predictor, x, values)),
+            device=predictor.backend.device,
+            asked_threads=threads,
+            threads=workers(predictor, len(x)),
+            evaluator=predictor.evaluator,
+            batch_size=predictor.batch_size,
+            samples_per_second=len(x) / spread.median,
+            seconds=spread,
+            batch_latency_ms=latency_of(latencies(predictor, x, output)),
         )
         for predictor, threads, spread in zip(predictors, asked, map(Spread.of, seconds), strict=True)
     ]
@@ -218,7 +217,7 @@ def _crossover(points: list[SweepPoint]) -> int | None:
 
 
 def _bound(
-    predictor: Predictor, points: list[SweepPoint], best: SweepPoint, x: Array, values: str
+    predictor: Predictor, points: list[SweepPoint], best: SweepPoint, x: Array, output: str
 ) -> Bound | None:
     row = 1e6 / best.samples_per_second
     alike = [p for p in points if (p.device, p.asked_threads) == (best.device, best.asked_threads)]
@@ -228,10 +227,10 @@ def _bound(
     apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
     launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
     launches = min(row, launch / best.batch_size)
-    stages = predictor.stages(x, values)
-    if stages:
+    on_gpu = stages(predictor, x, output)
+    if on_gpu:
         upload, compute, download = (
-            stages[name] * 1e6 / len(x) for name in ("upload", "compute", "download")
+            seconds * 1e6 / len(x) for seconds in (on_gpu.upload, on_gpu.compute, on_gpu.download)
         )
         launches = min(launches, compute)
         parts = {"launches": launches, "transfer": max(upload, download), "memory": 0.0}
@@ -240,7 +239,7 @@ def _bound(
         memory = min(row - launches, _read_seconds(x, best.threads) * 1e6 / len(x))
         parts = {"launches": launches, "transfer": 0.0, "memory": memory}
         parts["arithmetic"] = row - launches - memory
-    return Bound(max(parts, key=lambda name: parts[name]), row, **parts)
+    return Bound(limit=max(parts, key=lambda name: parts[name]), row_us=row, **parts)
 
 
 def _read_seconds(x: Array, threads: int) -> float:

@@ -1,4 +1,4 @@
-"""The clock: passes over all rows, and single batches, timed until the device is done."""
+"""The clock: passes over all rows, and single batches, timed until the device is done; and what is timed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mlpinfer.engine.predictor import VALUES, Predictor
-from mlpinfer.evaluation.report import Latency
+from mlpinfer.engine.streaming import STAGES
+from mlpinfer.evaluation.report import Latency, Stages
 from mlpinfer.model.ops import Array
 
 #: Latency is of this many rows in whole batches, taken evenly from all; of 20 batches at the least.
@@ -25,14 +26,58 @@ def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> 
     return time.perf_counter() - begin, result
 
 
-def latencies(predictor: Predictor, x: Array, values: str) -> list[float]:
+def steps(predictor: Predictor, output: str) -> tuple[str, ...]:
+    """Name what a call from host rows to host output, ``labels`` or ``proba``, does."""
+    labels = "values" if predictor.network.head == "identity" else "labels"
+    last = "head" if output == "proba" else labels
+    if predictor.backend.name == "numpy":
+        return ("cast", "affine", "activation", last)
+    return ("upload", "cast", "affine", "activation", last, "download")
+
+
+def workers(predictor: Predictor, n_rows: int) -> int:
+    """Return how many threads share so many host rows: fewer than allowed where it would not pay.
+
+    For a GPU they copy; one thread alone speaks to it.
+    """
+    if predictor._streamer:
+        return predictor._streamer.threads
+    _, shares = predictor._deal(n_rows)
+    return len(shares)
+
+
+def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
+    """Return the seconds of upload, computation and download of host rows, one after the other.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    x : array, shape (N, D)
+    output : {"labels", "proba"}
+
+    Returns
+    -------
+    Stages or None
+        None on the CPU, where nothing is sent.
+    """
+    streamer = predictor._streamer
+    if streamer is None:
+        return None
+    evaluate, shape, dtype = predictor._wanted["logits" if predictor.network.head == "identity" else output]
+    laps = [0.0] * len(STAGES)
+    out = np.empty((len(x), *shape), dtype)
+    streamer.run(x, out, evaluate, predictor._evaluator.call_rows, laps)
+    return Stages(**dict(zip(STAGES, laps, strict=True)))
+
+
+def latencies(predictor: Predictor, x: Array, output: str) -> list[float]:
     """Return the seconds of single batches on one thread, full ones where there are some."""
     with predictor.variant(threads=1) as alone:
-        return _latencies_of(alone, x, values)
+        return _latencies_of(alone, x, output)
 
 
-def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
-    compute = getattr(alone, VALUES[values])
+def _latencies_of(alone: Predictor, x: Array, output: str) -> list[float]:
+    compute = getattr(alone, VALUES[output])
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES
@@ -44,7 +89,8 @@ def _latencies_of(alone: Predictor, x: Array, values: str) -> list[float]:
 
 def latency_of(seconds: list[float]) -> Latency:
     """Return the percentiles of latencies in milliseconds."""
-    return Latency(*(_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99)))
+    p50, p90, p95, p99 = (_percentile(seconds, q) * 1e3 for q in (50, 90, 95, 99))
+    return Latency(p50=p50, p90=p90, p95=p95, p99=p99)
 
 
 def _percentile(values: list[float], q: float) -> float:

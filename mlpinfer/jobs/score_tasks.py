@@ -1,9 +1,7 @@
-"""Score rows where they are read: tasks for any engine, whose tallies add up to one report."""
+"""Score rows where they are read: tasks for any engine, whose accumulators merge into one report."""
 
 from __future__ import annotations
 
-import functools
-import operator
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from mlpinfer.evaluation.report import (
     Spread,
     Timing,
 )
+from mlpinfer.evaluation.timing import steps
 from mlpinfer.io.data.open import check_labels
 from mlpinfer.io.data.source import FilePart, Inputs, file_parts
 from mlpinfer.jobs import tasks
@@ -53,10 +52,10 @@ class Worker(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a task found, and what computed it; the tally is None where there are no labels."""
+    """What a task found, and what computed it; the accumulator is None where there are no labels."""
 
     rows: int
-    tally: metrics.Tally | None
+    accumulator: metrics.Accumulator | None
     by: Worker
 
 
@@ -93,8 +92,7 @@ def split_score(
     inputs = inputs.resolve()
     stamps = inputs.stamps()
     rows = tasks.check_inputs(predictor, inputs, "labels")
-    if predictor.network.head != "identity":
-        metrics.check_classes(predictor.classes_)
+    metrics.accumulator_for(predictor.network)  # Refuses too many classes before anything is computed.
     truth = None
     if labels is not None:
         source = Inputs((labels,)).resolve()
@@ -125,16 +123,15 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
     with np.errstate(all="ignore"):  # infinities and NaN are in the report
         if truth is None:
             predictor.predict(x)
-            tally = None
+            accumulator = None
         else:
-            tallies = (_tally(predictor, x[part], truth[part]) for part in metrics.parts(len(x)))
-            tally = functools.reduce(operator.add, tallies)
+            accumulator = _judged(predictor, x, truth)
     for files in (task.files, task.labels):
         if files:
             files.check()
     backend = predictor.backend
     worker = Worker(backend.device, backend.describe(), backend.name, predictor.evaluator)
-    return Scored(len(x), tally, worker)
+    return Scored(len(x), accumulator, worker)
 
 
 def _truth(task: ScoreTask) -> Array | None:
@@ -144,16 +141,16 @@ def _truth(task: ScoreTask) -> Array | None:
     return y[:, 0] if y.shape[1:] == (1,) else y
 
 
-def _tally(predictor: Predictor, x: Array, y: Array) -> metrics.Tally:
-    predicted = predictor.predict(x)
-    if predictor.network.head == "identity":
-        if y.reshape(len(y), -1).shape[1] != predicted.shape[1]:
-            raise DatasetError(f"expected {predicted.shape[1]} values a row, found shape {y.shape}")
-        return metrics.ValueTally.of(y.reshape(predicted.shape), predicted)
-    classes = len(predictor.classes_)
-    truth = metrics.as_labels(y, classes)
-    loss = float(metrics.log_losses(truth, predictor.decision_function(x)).sum())
-    return metrics.LabelTally(metrics.confusion_matrix(truth, predicted, classes), loss)
+def _judged(predictor: Predictor, x: Array, y: Array) -> metrics.Accumulator:
+    """Predict rows, some at a time so that their logits take little memory, and judge them."""
+    accumulator = metrics.accumulator_for(predictor.network)
+    for part in metrics.parts(len(x)):
+        predicted = predictor.predict(x[part])
+        truth = metrics.as_truth(y[part], predictor.network, "labels")
+        accumulator.update(truth, predicted)
+        if isinstance(accumulator, metrics.LabelAccumulator):
+            accumulator.update_loss(truth, predictor.decision_function(x[part]))
+    return accumulator
 
 
 def score_job(
@@ -213,14 +210,17 @@ def _report(
 
     Devices and evaluators are those that tasks ran on; the environment is that of this process.
     """
-    tallies = [part.tally for part in scored if part.tally is not None]
+    accumulator = metrics.accumulator_for(predictor.network)
+    judged = [part.accumulator for part in scored if part.accumulator is not None]
     with np.errstate(all="ignore"):  # as in the tasks
-        found = functools.reduce(operator.add, tallies).result() if tallies else None
+        for part in judged:
+            accumulator.merge(part)
+        found = accumulator.result() if judged else None
     used = zip(*(part.by for part in scored), strict=True)
     by = Worker(*(", ".join(sorted(set(names))) for names in used))
     size = predictor.batch_size
     full = sum(part.rows // size for part in scored)
-    includes = ("read", *predictor.steps("labels"), *(["metrics"] * bool(tallies)))
+    includes = ("read", *steps(predictor, "labels"), *(["metrics"] * bool(judged)))
     return ScoreReport(
         network=NetworkInfo.of(predictor),
         data=job.data,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
+from mlpinfer._json import Report
 from mlpinfer.model.network import Network
 
-SCHEMA = "mlpinfer.inspect/1"
 
-
-class LayerSummary(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class LayerSummary:
     """One layer: shapes, counts, and the smallest and largest weight; -1 stands for the batch."""
 
     W: tuple[int, int]
@@ -22,8 +23,11 @@ class LayerSummary(NamedTuple):
     weight_range: tuple[float, float]
 
 
-class NetworkSummary(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class NetworkSummary(Report):
     """All layers, and their sums; `multiply_adds` is for one row."""
+
+    schema: ClassVar[str] = "mlpinfer.inspect/1"
 
     layers: tuple[LayerSummary, ...]
     sizes: tuple[int, ...]
@@ -33,32 +37,28 @@ class NetworkSummary(NamedTuple):
     scale: float | None
     sha256: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON, schema ``mlpinfer.inspect/1``."""
-        return {"schema": SCHEMA, **self._asdict(), "layers": [layer._asdict() for layer in self.layers]}
-
 
 def summarize(network: Network) -> NetworkSummary:
     """Describe the layers of a network."""
     layers = tuple(
         LayerSummary(
-            (layer.inputs, layer.outputs),
-            (layer.outputs,),
-            (-1, layer.outputs),
-            layer.parameters,
-            layer.inputs * layer.outputs,
-            layer.activation,
-            layer.W.dtype.name,
-            (float(layer.W.min()), float(layer.W.max())),
+            W=(layer.inputs, layer.outputs),
+            b=(layer.outputs,),
+            output=(-1, layer.outputs),
+            parameters=layer.parameters,
+            multiply_adds=layer.inputs * layer.outputs,
+            activation=layer.activation,
+            dtype=layer.W.dtype.name,
+            weight_range=(float(layer.W.min()), float(layer.W.max())),
         )
         for layer in network.layers
     )
     return NetworkSummary(
-        layers,
-        network.sizes,
-        network.parameters,
-        sum(layer.multiply_adds for layer in layers),
-        sum(layer.W.nbytes + layer.b.nbytes for layer in network.layers),
-        network.scale,
-        network.sha256,
+        layers=layers,
+        sizes=network.sizes,
+        parameters=network.parameters,
+        multiply_adds=sum(layer.multiply_adds for layer in layers),
+        bytes=sum(layer.W.nbytes + layer.b.nbytes for layer in network.layers),
+        scale=network.scale,
+        sha256=network.sha256,
     )

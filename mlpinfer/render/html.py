@@ -7,6 +7,7 @@ the template; a content security policy forbids everything that does not stand i
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import os
@@ -73,6 +74,8 @@ def write_page(
     text = environment.get_template("page.html").render(
         **_pictures(report),
         report=report,
+        stages=vars(report.timing.stages) if report.timing.stages else None,
+        environment=vars(report.environment),
         mistakes=_gallery(mistakes) if mistakes else (),
         wrong=mistakes.total if mistakes else 0,
         batches=batches_text(report),
@@ -92,7 +95,7 @@ def _gallery(mistakes: Mistakes) -> list[Mistake]:
         pixels += 0 if image is None else image.size
         if pixels > _MOST_PIXELS:
             break
-        shown.append(mistake._replace(image=image))
+        shown.append(dataclasses.replace(mistake, image=image))
     return shown
 
 
@@ -101,8 +104,8 @@ def _pictures(report: ScoreReport) -> dict[str, Any]:
     if isinstance(report.metrics, ClassificationMetrics):
         confusion = plots.confusion_svg(report.metrics.confusion)
     if report.timing.batch_latency_ms and len(report.latencies_ms) > 1:
-        marks = report.timing.batch_latency_ms._asdict()
-        latencies = plots.latency_svg(report.latencies_ms, {name: marks[name] for name in ("p50", "p99")})
+        of = report.timing.batch_latency_ms
+        latencies = plots.latency_svg(report.latencies_ms, {"p50": of.p50, "p99": of.p99})
     return {"confusion": confusion, "latencies": latencies}
 
 

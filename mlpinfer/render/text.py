@@ -89,7 +89,7 @@ def print_score(report: ScoreReport) -> None:
         spread += f"  (first pass {timing.cold_seconds * 1e3:.4g} ms)"
     facts.add_row("", spread)
     if timing.stages:
-        stages = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in timing.stages.items())
+        stages = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in vars(timing.stages).items())
         facts.add_row("", f"{stages}  (one after the other; above they overlap)")
     if latency:
         facts.add_row("batch latency", f"p50 {latency.p50:.4g} ms, p99 {latency.p99:.4g} ms  on one thread")

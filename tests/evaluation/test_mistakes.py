@@ -45,7 +45,7 @@ def test_floats_are_shown_from_black_to_white():
 def test_a_threshold_decides_what_is_a_mistake():
     network = Network.from_arrays([[[1.0], [0.0]]], [[0.0]], head="sigmoid")
     data = Dataset(np.array([[1.0, 0], [-1, 0]]), np.array([1, 0]))
-    assert find_mistakes(Predictor(network), data, 9) == (0, ())
+    assert find_mistakes(Predictor(network), data, 9) == Mistakes(total=0, shown=())
     (mistake,) = find_mistakes(Predictor(network, threshold=0.9), data, 9).shown
     assert (mistake.row, mistake.label, mistake.predicted, mistake.image) == (0, 1, 0, None)
     assert mistake.confidence == pytest.approx(1 / (1 + np.e))
@@ -72,8 +72,8 @@ def printed(monkeypatch, image, encoding="utf-8", width=80, **how):
     monkeypatch.setattr(
         terminal_images, "Stdout", lambda **options: Stdout(file=out, width=width, **options, **how)
     )
-    mistakes = [Mistake(row, 2, 6, 0.9876, image) for row in range(5)]
-    terminal_images.print_mistakes(Mistakes(7, tuple(mistakes)), 4)
+    mistakes = [Mistake(row=row, label=2, predicted=6, confidence=0.9876, image=image) for row in range(5)]
+    terminal_images.print_mistakes(Mistakes(total=7, shown=tuple(mistakes)), 4)
     out.flush()
     return out.buffer.getvalue().decode(encoding)
 

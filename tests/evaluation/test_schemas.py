@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import operator
+import runpy
 from importlib import resources
 
 import jsonschema
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from mlpinfer import Dataset, Predictor, score
-from mlpinfer.evaluation.report import ClusterInfo, Parity
+from mlpinfer.evaluation.report import ClusterInfo, Parity, Stages
 from mlpinfer.io.weights.load import shipped
+from tests.conftest import ROOT
 
 COMMANDS = [
     ("score", "--repeat", 1),
@@ -83,10 +85,14 @@ def test_values_that_cannot_be_are_refused(network, mnist, place, value):
 def test_reports_of_a_gpu_and_of_a_cluster_are_what_the_schema_says(network, mnist):
     data = Dataset(mnist[0][:200], mnist[1][:200], 1 / 255)
     report = score(Predictor(network), data, repeat=1)
-    timing = report.timing._replace(stages={"upload": 0.1, "compute": 0.2, "download": 0.01})
-    on_gpu = dataclasses.replace(report, timing=timing, parity=Parity("cpu", 3, 1e-6))
-    timing = report.timing._replace(cold_seconds=None, batch_latency_ms=None)
-    on_cluster = dataclasses.replace(report, timing=timing, cluster=ClusterInfo(2, 4, 8))
+    timing = dataclasses.replace(report.timing, stages=Stages(upload=0.1, compute=0.2, download=0.01))
+    on_gpu = dataclasses.replace(
+        report, timing=timing, parity=Parity(reference="cpu", labels_different=3, largest_difference=1e-6)
+    )
+    timing = dataclasses.replace(report.timing, cold_seconds=None, batch_latency_ms=None)
+    on_cluster = dataclasses.replace(
+        report, timing=timing, cluster=ClusterInfo(workers=2, threads=4, tasks=8)
+    )
     for found in (on_gpu, on_cluster):
         jsonschema.validate(found.to_dict(), schema("score"), jsonschema.Draft202012Validator)
 
@@ -96,6 +102,15 @@ def test_the_manifest_of_predictions(run, files, tmp_path):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "labels" / "manifest.json").read_text())
     jsonschema.validate(manifest, schema("predictions"))
+
+
+def test_the_files_are_what_the_script_makes_of_the_reports():
+    made = runpy.run_path(str(ROOT / "tools" / "make_schemas.py"))["schema_files"]()
+    assert set(made) == {"score.json", "sweep.json", "devices.json", "inspect.json"}
+    for name, text in made.items():
+        assert resources.files("mlpinfer").joinpath(f"schemas/{name}").read_text() == text, (
+            "a report has changed: run tools/make_schemas.py"
+        )
 
 
 def test_no_schema_is_without_a_test():

@@ -1,6 +1,4 @@
-import functools
 import json
-import operator
 import types
 
 import numpy as np
@@ -129,11 +127,11 @@ def test_data_that_does_not_fit_is_refused(network, x, y, message):
 
 def test_options_that_do_not_fit_are_refused(network, mnist):
     data = Dataset(mnist[0][:10], None, 1 / 255)
-    for options in ({"values": "scores"}, {"repeat": 0}, {"warmup": -1}):
+    for options in ({"output": "scores"}, {"repeat": 0}, {"warmup": -1}):
         with pytest.raises(InputError, match="expected"):
             score(Predictor(network), data, **options)
     with pytest.raises(InputError, match="no probabilities"):
-        score(Predictor(Network.random([784, 2], head="identity")), data, values="proba")
+        score(Predictor(Network.random([784, 2], head="identity")), data, output="proba")
 
 
 def test_one_hot_labels_are_labels():
@@ -144,8 +142,11 @@ def test_one_hot_labels_are_labels():
 
 def test_metrics_by_hand():
     truth, logits = np.array([0, 0, 1, 1]), np.log([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5], [0.1, 0.9]])
-    loss = metrics.log_losses(truth, logits).sum()
-    found = metrics.LabelTally(metrics.confusion_matrix(truth, np.array([0, 1, 1, 1]), 2), loss).result()
+    accumulator = metrics.LabelAccumulator(2)
+    accumulator.update(truth, np.array([0, 1, 1, 1]))
+    accumulator.update_loss(truth, logits)
+    found = accumulator.result()
+    assert accumulator.n_wrong == 1
     assert found.confusion == ((1, 1), (0, 2))
     assert (found.accuracy, found.n_correct) == (0.75, 3)
     assert found.log_loss == pytest.approx(-np.log([0.8, 0.4, 0.5, 0.9]).mean())
@@ -165,24 +166,52 @@ def test_binary_log_loss_is_not_rounded_away():
 
 
 def test_classes_that_never_occur_are_listed():
-    found = metrics.LabelTally(metrics.confusion_matrix(np.array([0]), np.array([0]), 3), 0.0).result()
+    accumulator = metrics.LabelAccumulator(3)
+    accumulator.update(np.array([0]), np.array([0]))
+    found = accumulator.result()
     assert [row.support for row in found.per_class] == [1, 0, 0]
     assert found.per_class[2].f1 == 0
 
 
-def test_tallies_of_values_that_are_constant_or_no_numbers():
+def judged_values(truth, predicted, cuts=1):
+    """Judge values in so many parts, in an accumulator each, and add them up."""
+    whole = metrics.ValueAccumulator(truth.shape[1])
+    for part in zip(np.array_split(truth, cuts), np.array_split(predicted, cuts), strict=True):
+        accumulator = metrics.ValueAccumulator(truth.shape[1])
+        accumulator.update(*part)
+        whole.merge(accumulator)
+    return whole.result()
+
+
+def test_values_that_are_constant_huge_or_no_numbers():
     rng = np.random.default_rng(0)
     truth, predicted = np.full((10_007, 1), 1234.567891), rng.standard_normal((10_007, 1))
     for cuts in (1, 5):
-        tallies = [
-            metrics.ValueTally.of(*parts)
-            for parts in zip(np.array_split(truth, cuts), np.array_split(predicted, cuts), strict=True)
-        ]
-        assert functools.reduce(operator.add, tallies).result().r2 == 0
+        assert judged_values(truth, predicted, cuts).r2 == 0
     for value in (np.nan, np.inf):
         with np.errstate(invalid="ignore"):
-            found = metrics.ValueTally.of(np.array([[1], [2], [value]]), np.zeros((3, 1))).result()
+            found = judged_values(np.array([[1], [2], [value]]), np.zeros((3, 1)))
         assert np.isnan(found.r2)
+    huge = np.full((3, 1), 1e200)  # whose square is infinite
+    with np.errstate(over="ignore"):
+        assert judged_values(huge, huge) == metrics.RegressionMetrics(mse=0, mae=0, r2=1)
+
+
+def test_accumulators_of_parts_add_up():
+    rng = np.random.default_rng(0)
+    truth, predicted, logits = *rng.integers(0, 3, (2, 50)), rng.standard_normal((50, 3))
+    whole, merged = metrics.LabelAccumulator(3), metrics.LabelAccumulator(3)
+    whole.update(truth, predicted)
+    whole.update_loss(truth, logits)
+    for part in (slice(20), slice(20, 50)):
+        accumulator = metrics.LabelAccumulator(3)
+        accumulator.update(truth[part], predicted[part])
+        accumulator.update_loss(truth[part], logits[part])
+        merged.merge(accumulator)
+    assert merged.n_wrong == whole.n_wrong == (truth != predicted).sum()
+    assert merged.result().confusion == whole.result().confusion
+    assert merged.result().log_loss == pytest.approx(whole.result().log_loss)
+    assert metrics.LabelAccumulator(3).n_wrong == 0
 
 
 def test_more_classes_than_a_confusion_matrix_has_room_for_are_refused():

@@ -6,7 +6,7 @@ import pytest
 
 from mlpinfer import Dataset, DatasetError, DeviceError, InputError, Network
 from mlpinfer.evaluation import sweep as sweeping
-from mlpinfer.evaluation.report import Latency, Spread
+from mlpinfer.evaluation.report import Latency, Spread, Stages
 from mlpinfer.evaluation.sweep import SweepPoint, sweep
 from mlpinfer.render.text import sweep_sentences
 
@@ -41,7 +41,14 @@ def test_every_setting_is_measured(network, data):
 
 def point(device, batch_size, rate, threads=1):
     return SweepPoint(
-        device, threads, threads, "plan", batch_size, rate, Spread(1, 1, 1), Latency(1, 1, 1, 1)
+        device=device,
+        asked_threads=threads,
+        threads=threads,
+        evaluator="plan",
+        batch_size=batch_size,
+        samples_per_second=rate,
+        seconds=Spread(min=1, median=1, max=1),
+        batch_latency_ms=Latency(p50=1, p90=1, p95=1, p99=1),
     )
 
 
@@ -83,7 +90,7 @@ def test_what_bounds_a_cpu(monkeypatch, rates, read, limit, parts):
     monkeypatch.setattr(sweeping, "_read_seconds", lambda x, threads: read)
     bound = bound_of(rates, "cpu", None)
     assert (bound.limit, bound.row_us) == (limit, pytest.approx(1))
-    assert bound[2:] == pytest.approx(parts)
+    assert (bound.launches, bound.transfer, bound.memory, bound.arithmetic) == pytest.approx(parts)
 
 
 @pytest.mark.parametrize(
@@ -96,19 +103,17 @@ def test_what_bounds_a_cpu(monkeypatch, rates, read, limit, parts):
     ],
 )
 def test_what_bounds_a_gpu(rates, stages, limit, parts):
-    seconds = dict(zip(("upload", "compute", "download"), (s * 1e-4 for s in stages), strict=True))
-    bound = bound_of(rates, "gpu:0", seconds)
+    upload, compute, download = (share * 1e-4 for share in stages)
+    bound = bound_of(rates, "gpu:0", Stages(upload=upload, compute=compute, download=download))
     assert bound.limit == limit
-    assert bound[2:] == pytest.approx(parts)
+    assert (bound.launches, bound.transfer, bound.memory, bound.arithmetic) == pytest.approx(parts)
 
 
 def bound_of(rates, device, stages):
-    class Predictor:
-        def stages(self, x, values):
-            return stages
-
     points = [point(device, size, rate) for size, rate in zip((1, 10), rates, strict=False)]
-    return sweeping._bound(Predictor(), points, points[-1], np.zeros((100, 2)), "labels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeping, "stages", lambda predictor, x, output: stages)
+        return sweeping._bound(None, points, points[-1], np.zeros((100, 2)), "labels")
 
 
 def test_one_batch_size_says_nothing_of_bounds():
@@ -134,14 +139,19 @@ def of(points, crossover=None, bound=None):
     return types.SimpleNamespace(points=points, recommended=points[-1], crossover=crossover, bound=bound)
 
 
+def bound(limit, **parts):
+    none = dict.fromkeys(("launches", "transfer", "memory", "arithmetic"), 0)
+    return sweeping.Bound(limit=limit, **none | parts)
+
+
 def test_the_sentences():
     cpu, gpu = point("cpu", 100, 1_234_567.0, threads=2), point("gpu:0", 1_000, 5e6)
-    on_cpu = sweeping.Bound("memory", 0.81, 0.081, 0, 0.5, 0.229)
+    on_cpu = bound("memory", row_us=0.81, launches=0.081, memory=0.5, arithmetic=0.229)
     assert sweep_sentences(of([cpu], bound=on_cpu)) == [
         "* Recommended: 100 rows a batch on the cpu, 2 threads: 1,234,567 rows/s.",
         "Memory bounds it: of 0.81 us that a row takes there, launches 10%, memory 62%, arithmetic 28%.",
     ]
-    on_gpu = sweeping.Bound("launches", 0.2, 0.15, 0.1, 0, 0.02)
+    on_gpu = bound("launches", row_us=0.2, launches=0.15, transfer=0.1, arithmetic=0.02)
     assert sweep_sentences(of([cpu, gpu], 10, on_gpu))[1:] == [
         "Launches bound it: a row takes 0.2 us there; apart, launches 0.15 us, transfer 0.1 us, "
         "arithmetic 0.02 us, which overlap.",
@@ -186,7 +196,7 @@ def test_what_cannot_be_swept_is_refused(run, options, code, message):
 
 def test_arguments_that_do_not_fit_are_refused(network, data):
     for option, value in {
-        "values": "scores",
+        "output": "scores",
         "repeat": 0,
         "batch_sizes": (),
         "devices": (),

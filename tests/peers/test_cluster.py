@@ -1,5 +1,6 @@
 """A real Dask cluster on loopback: a scheduler and two workers, each a process, and what may happen to them."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -325,7 +326,7 @@ def test_a_score_is_that_of_one_process(healthy_client, rows, tmp_path, network,
     assert there.metrics.accuracy == here.metrics.accuracy == 0.9777
     assert there.metrics.log_loss == pytest.approx(here.metrics.log_loss, rel=1e-12)
     assert (there.network, there.data, there.batch) == (here.network, here.data, here.batch)
-    assert there.device == here.device._replace(threads=2)
+    assert there.device == dataclasses.replace(here.device, threads=2)
     assert there.cluster == ClusterInfo(workers=2, threads=2, tasks=20)
     assert there.timing.cold_seconds is there.timing.batch_latency_ms is None
     assert there.timing.includes[0] == "read"

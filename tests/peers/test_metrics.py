@@ -18,8 +18,10 @@ def test_classification(seed, rows, classes):
     z = rng.standard_normal((rows, classes)) * 3
     predicted = (z[:, 0] > 0).astype(int) if classes == 1 else z.argmax(1)
     p = ops.sigmoid(np, z) if classes == 1 else ops.softmax(np, z)
-    loss = metrics.log_losses(truth, z).sum()
-    found = metrics.LabelTally(metrics.confusion_matrix(truth, predicted, len(labels)), loss).result()
+    accumulator = metrics.LabelAccumulator(len(labels))
+    accumulator.update(truth, predicted)
+    accumulator.update_loss(truth, z)
+    found = accumulator.result()
     assert found.accuracy == sklearn.accuracy_score(truth, predicted)
     assert found.log_loss == pytest.approx(
         sklearn.log_loss(truth, np.hstack([1 - p, p]) if classes == 1 else p, labels=labels), rel=1e-6
@@ -38,9 +40,11 @@ def test_regression(seed, rows, outputs):
         truth[:, 0] = 1
     if seed % 6 == 0:
         predicted[:, 0] = 1
-    cut = seed % (rows - 1) + 1  # the tallies of any two parts are that of the whole
-    parts = [metrics.ValueTally.of(truth[part], predicted[part]) for part in (slice(cut), slice(cut, None))]
-    found = (parts[0] + parts[1]).result()
+    cut = seed % (rows - 1) + 1  # any two parts add up to the whole
+    accumulator = metrics.ValueAccumulator(outputs)
+    for part in (slice(cut), slice(cut, None)):
+        accumulator.update(truth[part], predicted[part])
+    found = accumulator.result()
     assert found.mse == pytest.approx(sklearn.mean_squared_error(truth, predicted))
     assert found.mae == pytest.approx(sklearn.mean_absolute_error(truth, predicted))
     assert found.r2 == pytest.approx(sklearn.r2_score(truth, predicted))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlpinfer._json import to_json
 from mlpinfer.cli import loading, options, output
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def command(
             else:
                 dataset = loading.load_dataset(data, labels, side=network.image_side, **reading)
             predictor = loading.predictor_for(network, scale, dataset.scale, running)
-            passes = {"values": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
+            passes = {"output": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
             found, mistakes = _here(predictor, dataset, passes, errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
@@ -104,7 +105,7 @@ def command(
     if json:
         written = found.to_dict()
         if errors and mistakes:
-            written["mistakes"] = mistakes.to_dict(errors)
+            written["mistakes"] = to_json(mistakes.first(errors))
         output.write_json(written, json)
     if json != "-":
         from mlpinfer.render.text import print_score

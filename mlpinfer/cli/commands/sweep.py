@@ -98,7 +98,7 @@ def command(
             threads=threads or (None,),
             precision=precision,
             scale=scale,
-            values=values,
+            output=values,
             repeat=repeat,
         )
     if plot:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from mlpinfer._text import quoted
 from mlpinfer.errors import InputError
@@ -20,7 +20,8 @@ VARIABLE = "MLPINFER_EVALUATOR"
 _UNMEASURED = {"neon"}
 
 
-class Compiled(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
     """The compiled evaluator on this machine.
 
     `instruction_set` is the one that is used, None where the plan runs instead; `available` are all
@@ -44,14 +45,16 @@ def find_compiled() -> Compiled:
     available, problem, fix = _find()
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "plan":
-        return Compiled(None, available, problem or f"turned off by {VARIABLE}=plan", fix)
+        problem = problem or f"turned off by {VARIABLE}=plan"
+        return Compiled(instruction_set=None, available=available, problem=problem, fix=fix)
     if wanted and wanted not in available:
         choices = ", ".join(("plan", *available))
         raise InputError(f"{VARIABLE}: expected one of {choices} on this machine, found {quoted(wanted)}")
     if not wanted and available and available[0] in _UNMEASURED:
-        wanted_one = f"{VARIABLE}={available[0]} turns it on"
-        return Compiled(None, available, f"{available[0]} has not been measured yet; {wanted_one}", None)
-    return Compiled(wanted or next(iter(available), None), available, problem, fix)
+        problem = f"{available[0]} has not been measured yet; {VARIABLE}={available[0]} turns it on"
+        return Compiled(instruction_set=None, available=available, problem=problem)
+    chosen = wanted or next(iter(available), None)
+    return Compiled(instruction_set=chosen, available=available, problem=problem, fix=fix)
 
 
 def _find() -> tuple[tuple[str, ...], str | None, str | None]:
