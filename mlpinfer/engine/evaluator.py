@@ -69,6 +69,8 @@ class Evaluator(Protocol):
 
     def forget_workspaces(self) -> None:
         """Release buffers that calls reuse; they are made again when they are needed."""
+        return
 
     def close(self) -> None:
         """Release workspaces, and weights on a device; both are made again when they are needed."""
+        return
