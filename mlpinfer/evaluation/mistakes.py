@@ -66,7 +66,7 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
     check_has_mistakes(predictor, data)
     assert data.y is not None
     x, network = data.x.reshape(data.samples, -1), predictor.network
-    accumulator = metrics.LabelAccumulator(len(predictor.classes_))
+    accumulator = metrics.LabelAccumulator(predictor.network.n_classes)
     worst = list[tuple[float, int, int, int]]()
     for part in metrics.parts(data.samples):
         truth, predicted = metrics.as_truth(data.y[part], network, data.name), predictor.predict(x[part])
@@ -95,7 +95,7 @@ def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
 
 def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:
     """Refuse what no label can be wrong of; errors as `find_mistakes`."""
-    if predictor.network.head == "identity":
+    if not predictor.network.is_classifier:
         raise InputError("mistakes: expected a classifier, found an identity head, which has no labels")
     if data.y is None:
         raise InputError(f"mistakes: expected labels to compare with, found none in {data.name}")

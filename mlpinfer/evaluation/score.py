@@ -8,10 +8,12 @@ one batch at a time on one thread, so that no timer sits inside the throughput r
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from mlpinfer._text import quoted
-from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation import metrics
 from mlpinfer.evaluation.environment import environment
@@ -25,7 +27,7 @@ from mlpinfer.evaluation.report import (
     Spread,
     Timing,
 )
-from mlpinfer.evaluation.timing import latencies, latency_of, stages, steps, timed, workers
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, steps, timed
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.ops import Array
@@ -72,7 +74,7 @@ def score(
     x = data.x.reshape(data.samples, features)
     _check_truth(predictor, data)
     accumulator = metrics.accumulator_for(predictor.network)
-    compute = getattr(predictor, VALUES[output])
+    compute = functools.partial(predictor.compute, output=output)
 
     cold = _first_pass(predictor, x, data, accumulator)
     # The first pass computed logits: what else is wanted may have kernels of its own to compile.
@@ -110,7 +112,7 @@ def score(
 def _check_options(output: str, repeat: int, warmup: int, predictor: Predictor) -> None:
     if output not in ("labels", "proba"):
         raise InputError(f"output: expected labels or proba, found {quoted(output)}")
-    if output == "proba" and predictor.network.head == "identity":
+    if output == "proba" and not predictor.network.is_classifier:
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
@@ -123,7 +125,7 @@ def _check_truth(predictor: Predictor, data: Dataset) -> None:
     if data.y is None:
         return
     # Labels in parts, so that int64 of 10^8 of them need no memory.
-    parts = [slice(None)] if predictor.network.head == "identity" else metrics.parts(data.samples)
+    parts = [slice(None)] if not predictor.network.is_classifier else metrics.parts(data.samples)
     for part in parts:
         metrics.as_truth(data.y[part], predictor.network, data.name)
 
@@ -158,7 +160,7 @@ def _measure(
 def _parity(predictor: Predictor, x: Array) -> Parity:
     """Compare with the same network on the CPU, part by part."""
     cpu = predictor.variant(device="cpu", threads=None)
-    regression = predictor.network.head == "identity"
+    regression = not predictor.network.is_classifier
     different, largest = 0, 0.0
     for part in metrics.parts(len(x)):
         values = "predict" if regression else "predict_proba"
@@ -185,7 +187,7 @@ def _device_info(predictor: Predictor, x: Array) -> DeviceInfo:
         actual=backend.device,
         name=backend.describe(),
         backend=backend.name,
-        threads=workers(predictor, len(x)),
+        threads=predictor.useful_threads(len(x)),
         precision=predictor.precision,
         evaluator=predictor.evaluator,
     )

@@ -7,6 +7,7 @@ that slows down meanwhile slows all of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ import numpy as np
 
 from mlpinfer._json import Report
 from mlpinfer._text import quoted
-from mlpinfer.engine.predictor import VALUES, Predictor, first_known
+from mlpinfer.engine.predictor import Predictor, first_known
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
 from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
-from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed, workers
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.network import Network
@@ -169,7 +170,7 @@ def sweep(
 def _measure(
     predictors: list[Predictor], asked: list[int | None], x: Array, output: str, repeat: int
 ) -> list[SweepPoint]:
-    computes = [getattr(predictor, VALUES[output]) for predictor in predictors]
+    computes = [functools.partial(predictor.compute, output=output) for predictor in predictors]
     for compute in computes:
         compute(x)
     seconds: list[list[float]] = [[] for _ in predictors]
@@ -180,7 +181,7 @@ def _measure(
         SweepPoint(
             device=predictor.backend.device,
             asked_threads=threads,
-            threads=workers(predictor, len(x)),
+            threads=predictor.useful_threads(len(x)),
             evaluator=predictor.evaluator,
             batch_size=predictor.batch_size,
             samples_per_second=len(x) / spread.median,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.engine.streaming import STAGES
 from mlpinfer.evaluation.report import Latency, Stages
 from mlpinfer.model.ops import Array
@@ -28,22 +29,11 @@ def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> 
 
 def steps(predictor: Predictor, output: str) -> tuple[str, ...]:
     """Name what a call from host rows to host output, ``labels`` or ``proba``, does."""
-    labels = "values" if predictor.network.head == "identity" else "labels"
+    labels = "values" if not predictor.network.is_classifier else "labels"
     last = "head" if output == "proba" else labels
     if predictor.backend.name == "numpy":
         return ("cast", "affine", "activation", last)
     return ("upload", "cast", "affine", "activation", last, "download")
-
-
-def workers(predictor: Predictor, n_rows: int) -> int:
-    """Return how many threads share so many host rows: fewer than allowed where it would not pay.
-
-    For a GPU they copy; one thread alone speaks to it.
-    """
-    if predictor._streamer:
-        return predictor._streamer.threads
-    _, shares = predictor._deal(n_rows)
-    return len(shares)
 
 
 def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
@@ -60,13 +50,13 @@ def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
     Stages or None
         None on the CPU, where nothing is sent.
     """
-    streamer = predictor._streamer
+    streamer = predictor.streamer
     if streamer is None:
         return None
-    evaluate, shape, dtype = predictor._wanted["logits" if predictor.network.head == "identity" else output]
+    evaluate, shape, dtype = predictor.output(output)
     laps = [0.0] * len(STAGES)
     out = np.empty((len(x), *shape), dtype)
-    streamer.run(x, out, evaluate, predictor._evaluator.call_rows, laps)
+    streamer.run(x, out, evaluate, predictor.call_rows, laps)
     return Stages(**dict(zip(STAGES, laps, strict=True)))
 
 
@@ -77,7 +67,7 @@ def latencies(predictor: Predictor, x: Array, output: str) -> list[float]:
 
 
 def _latencies_of(alone: Predictor, x: Array, output: str) -> list[float]:
-    compute = getattr(alone, VALUES[output])
+    compute = functools.partial(alone.compute, output=output)
     size = alone.batch_size
     starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import numpy as np
 
-from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.io.files import write_whole
 from mlpinfer.jobs.job_folder import PartInfo, begin_job, part_info_path
 from mlpinfer.jobs.runner import LocalRunner, Runner, TwoSteps
@@ -35,7 +35,7 @@ def run_task(predictor: Predictor, task: Task) -> PartInfo:
 def compute(predictor: Predictor, task: Task) -> Array:
     """Read the rows of a task and return their labels, probabilities or logits; errors as `run_task`."""
     x = task.files.read(task.begin, task.end)
-    y = getattr(predictor, VALUES[task.output])(x.reshape(len(x), -1))
+    y = predictor.compute(x.reshape(len(x), -1), task.output)
     task.files.check()
     return y
 

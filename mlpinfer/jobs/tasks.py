@@ -20,7 +20,7 @@ import numpy as np
 
 from mlpinfer._text import quoted
 from mlpinfer._version import VERSION
-from mlpinfer.engine.predictor import VALUES, Predictor, check_scaled
+from mlpinfer.engine.predictor import OUTPUTS, Predictor, check_scaled
 from mlpinfer.errors import InputError
 from mlpinfer.io.data.open import check_features
 from mlpinfer.io.data.rows import Rows
@@ -183,9 +183,9 @@ def check_inputs(predictor: Predictor, inputs: Inputs, output: str) -> Rows:
     InputError
         If the network has no such output, or no scale is known for bytes.
     """
-    if output not in VALUES:
-        raise InputError(f"values: expected {', '.join(VALUES)}, found {quoted(output)}")
-    if output == "proba" and predictor.network.head == "identity":
+    if output not in OUTPUTS:
+        raise InputError(f"values: expected {', '.join(OUTPUTS)}, found {quoted(output)}")
+    if output == "proba" and not predictor.network.is_classifier:
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
@@ -206,7 +206,7 @@ def cut(
         If there would be too many tasks.
     """
     if rows_per_task is None:
-        one = output == "labels" and predictor.network.head != "identity"
+        one = output == "labels" and predictor.network.is_classifier
         out_bytes = 8 * (1 if one else max(2, predictor.network.sizes[-1]))
         in_bytes = 0 if rows.mapped else 8 * predictor.n_features_in_
         rows_per_task = min(_MAX_TASK_ROWS, _MAX_TASK_BYTES // (in_bytes + out_bytes))

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from mlpinfer import DatasetError, InputError, Network, Predictor
-from mlpinfer.engine.predictor import VALUES
+from mlpinfer.engine.predictor import OUTPUTS
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.jobs import (
@@ -57,7 +57,7 @@ def predict(predictor, rows, out, values="labels", **how):
 
 @pytest.mark.parametrize("values", ["labels", "proba", "logits"])
 def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values, mnist):
-    expected = getattr(predictor, VALUES[values])(mnist[0][:1_037])
+    expected = predictor.compute(mnist[0][:1_037], values)
     for name in ("out.npy", "out.csv", "out.jsonl", "out"):
         predict(predictor, rows, tmp_path / name, values)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
@@ -84,7 +84,7 @@ def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values
 
 def test_header_of_a_table(predictor, rows, tmp_path):
     heads = {}
-    for values in VALUES:
+    for values in OUTPUTS:
         predict(predictor, rows, tmp_path / f"{values}.csv", values)
         heads[values] = (tmp_path / f"{values}.csv").read_text().partition("\n")[0].split(",")
     assert heads["labels"] == ["label"]

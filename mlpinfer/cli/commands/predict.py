@@ -97,14 +97,13 @@ def command(
 
 
 def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
-    from mlpinfer.engine.predictor import VALUES
     from mlpinfer.jobs import outputs, tasks
 
     rows = tasks.check_inputs(predictor, inputs, values)
-    labels = values == "labels" and predictor.network.head != "identity"
+    labels = values == "labels" and predictor.network.is_classifier
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
-        y = getattr(predictor, VALUES[values])(x.reshape(len(x), -1))
+        y = predictor.compute(x.reshape(len(x), -1), values)
         columns = list(outputs.as_text(y))
         if labels:
             p = predictor.predict_proba(x.reshape(len(x), -1))
