@@ -20,11 +20,6 @@ from mlpinfer.cli.progress import note
 from mlpinfer.cli.signals import stopped
 from mlpinfer.errors import DatasetError, DeviceError, InputError, MlpInferError, WeightsError
 
-try:
-    import resource  # here: where memory is short, it could not be imported to find out
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
-
 #: Commands and the modules they live in.
 COMMANDS = {
     name: f"mlpinfer.cli.commands.{name}"
@@ -143,8 +138,8 @@ def _one_line(error: Exception) -> str:
         text = error.format_message()
     elif isinstance(error, MlpInferError):
         text = str(error)
-    elif _is_shortage(error):
-        text = f"out of memory: {str(_root(error)) or 'nothing was left'}"
+    elif isinstance(error, MemoryError):
+        text = f"out of memory: {str(error) or 'nothing was left'}"
     elif isinstance(error, OSError):
         where = error.filename or ("stdout" if error.errno in _CANNOT_WRITE else "")
         text = f"{where}: {error.strerror}" if where else str(error)
@@ -154,22 +149,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what an import failed of: NumPy puts a page of advice around it."""
+    """Return the first cause of a failed import, without the page of advice that NumPy puts around it."""
     while isinstance(error, ImportError) and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__ or error
     return error
-
-
-def _is_shortage(error: Exception) -> bool:
-    """Tell whether the system had no memory left, for a library or for the stack of a thread either."""
-    # What Python says where one of its own allocations failed without a word, while it imports, say, and
-    # NumPy where it is imported again behind that. They may mean more, but seldom where memory is limited.
-    silent = ("without exception set", "without setting an exception", "more than once per process")
-    if isinstance(error, (SystemError, ImportError)) and any(words in str(_root(error)) for words in silent):
-        return _memory_is_limited()
-    said = ("Cannot allocate memory", "failed to map segment", "can't start new thread")
-    return isinstance(error, MemoryError) or any(words in str(_root(error)) for words in said)
-
-
-def _memory_is_limited() -> bool:
-    return resource is not None and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -58,18 +58,7 @@ def catch() -> None:
         _stopped.append(Stopped(number))
         raise _stopped[-1]  # type: ignore[misc]
 
-    def again(unraisable: sys.UnraisableHookArgs) -> None:
-        # It came inside a callback, of a weak reference say, from which Python raises nothing.
-        if not isinstance(unraisable.exc_value, Stopped):
-            sys.__unraisablehook__(unraisable)
-            return
-        number = unraisable.exc_value.number
-        signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-
     _stopped.append(None)
-    if hasattr(signal, "setitimer"):
-        sys.unraisablehook = again
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
