@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 from mlpinfer.io.weights import key_names
 from mlpinfer.io.weights.key_names import shown
@@ -32,13 +32,13 @@ def to_network(
 
     Raises
     ------
-    WeightsError
+    FormatError, WeightsError
         Naming the key, what was expected and what was found; or the options to add, where the file
         says neither which activations it has nor which way round its weights lie.
     """
     layout = layout or raw.metadata.get("layout")
     if layout not in (None, *LAYOUTS):
-        raise WeightsError(f"layout: expected in-out or out-in, found {quoted(layout)}")
+        raise FormatError(f"layout: expected in-out or out-in, found {quoted(layout)}")
     found = key_names.find(raw)
     told = layout or found.layout or key_names.layout_by_shape(*_arrays(raw, found.pairs))
     pairs = found.pairs if found.ordered else key_names.in_order(raw, found.pairs, told)
@@ -54,7 +54,7 @@ def to_network(
             "head (--head softmax, sigmoid, identity)": head,
         }
         give = " and ".join(option for option, value in missing.items() if value is None)
-        raise WeightsError(f"the file does not say its activations: give {give}")
+        raise FormatError(f"the file does not say its activations: give {give}")
     return Network.from_arrays(
         weights,
         [np.zeros(W.shape[1], W.dtype) if b is None else b for W, b in zip(weights, biases, strict=True)],
@@ -105,13 +105,13 @@ def _check_sizes(pairs: list[key_names.Pair], weights: list[Array], biases: list
     total = 0
     for (W_name, b_name), W, b in zip(pairs, weights, biases, strict=True):
         if W.ndim != 2 or W.size == 0:
-            raise WeightsError(f"{shown(W_name)}: expected shape (inputs, outputs), found {W.shape}")
+            raise FormatError(f"{shown(W_name)}: expected shape (inputs, outputs), found {W.shape}")
         if b is not None and b.size != W.shape[1]:
             fit = f"expected shape {W.shape[1:]} to fit {shown(W_name)}"
-            raise WeightsError(f"{shown(str(b_name))}: {fit}, found {b.shape}")
+            raise FormatError(f"{shown(str(b_name))}: {fit}, found {b.shape}")
         total += (W.size + W.shape[1]) * (W.itemsize if W.dtype.kind == "f" else 8)
     if total > MAX_FILE_BYTES:
-        raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
+        raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
 
 
 def _metadata_hidden(raw: RawWeights) -> list[str] | None:
@@ -126,4 +126,4 @@ def _metadata_scale(raw: RawWeights) -> float | None:
     try:
         return float(text if "_" not in text else "")  # float() would take 1_0
     except ValueError:
-        raise WeightsError(f"scale: expected a number, found {quoted(text)}") from None
+        raise FormatError(f"scale: expected a number, found {quoted(text)}") from None

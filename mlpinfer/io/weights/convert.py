@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import weights_file
 from mlpinfer.io.files import write_whole
 from mlpinfer.io.weights import assembly
 from mlpinfer.io.weights.load import decode
@@ -33,7 +34,8 @@ def convert(network: Network, path: str | os.PathLike[str]) -> float:
         If no format has the suffix.
     """
     data = encode(network, path)
-    again = assembly.to_network(decode(data), None, None, None, None)
+    with weights_file(path):
+        again = assembly.to_network(decode(data), None, None, None, None)
     x = np.random.default_rng(0).random((ROWS, network.sizes[0])) / (network.scale or 1)
     with np.errstate(all="ignore"):  # outputs beyond the largest number are compared too
         ours, theirs = network.forward(x), again.forward(x)

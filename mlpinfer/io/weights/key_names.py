@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawWeights
 
 #: Keys of a layer's weights and of its biases, where it has any.
@@ -65,14 +65,14 @@ def find(raw: RawWeights) -> Found:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If a key is missing, or one stands there that is not a linear layer's.
     """
     if len(raw.arrays) > MAX_ARRAYS:
-        raise WeightsError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
+        raise FormatError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
     for key in raw.arrays:
         if len(key) > _MAX_KEY:
-            raise WeightsError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
+            raise FormatError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
     if any(key[0] == "W" and _BOOK.fullmatch(key) for key in raw.arrays if key):
         return Found(_find_book(raw), "in-out", ordered=True, by_the_book=True)
     for suffix, layout in _SUFFIXES.items():
@@ -92,7 +92,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If there are several.
     """
 
@@ -118,7 +118,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
     if raw.ordered and chains(by_file) and (by_name == by_file or not chains(by_name)):
         return by_file
     shown_names = ", ".join(shown(W) for W, _ in by_name[:6]) + ", ..." * (len(by_name) > 6)
-    raise WeightsError(f"expected names that tell the order of the layers, found {shown_names}; number them")
+    raise FormatError(f"expected names that tell the order of the layers, found {shown_names}; number them")
 
 
 def natural(key: str) -> list[tuple[int, int, str]]:
@@ -162,14 +162,12 @@ def _find_book(raw: RawWeights) -> list[Pair]:
     pairs: list[Pair] = [(f"W{i}", f"b{i}") for i in range(1, len(layers) + 1)]
     wanted = {name for pair in pairs for name in pair}
     if missing := [name for pair in pairs for name in pair if name not in raw.arrays]:
-        raise WeightsError(
-            f"{missing[0]}: expected, because W1 to b{max(layers)} make a network, but missing"
-        )
+        raise FormatError(f"{missing[0]}: expected, because W1 to b{max(layers)} make a network, but missing")
     for key, array in raw.arrays.items():
         if key in wanted:
             continue
         if array.ndim in (1, 2) and (_LAYER_LIKE.fullmatch(key) or _STATISTICS.search(_last_word(key))):
-            raise WeightsError(
+            raise FormatError(
                 f"{shown(key)}: expected W1, b1, W2, b2, ... alone, found another layer's array"
             )
         raw.notes.append(f"{quoted(key)} left out: not a layer's W or b")
@@ -190,7 +188,7 @@ def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:
     for W, _ in pairs:
         if raw.arrays[W].ndim != 2:
             shape = raw.arrays[W].shape
-            raise WeightsError(f"{shown(W)}: expected the weights of a linear layer, found shape {shape}")
+            raise FormatError(f"{shown(W)}: expected the weights of a linear layer, found shape {shape}")
     return pairs
 
 
@@ -201,7 +199,7 @@ def _find_any(raw: RawWeights) -> list[Pair]:
     biases = [key for key in keys if key not in weights and raw.arrays[key].ndim in (1, 2)]
     if not weights or len(weights) != len(biases) or len(weights) + len(biases) != len(keys):
         found = ", ".join(quoted(key, 20) for key in keys[:6]) or "none"
-        raise WeightsError(
+        raise FormatError(
             f"expected arrays W1, b1, W2, b2, ... or NAME.weight, NAME.bias, ..., found {found}"
         )
     return list(zip(weights, biases, strict=True))
@@ -214,11 +212,11 @@ def _refuse_others(raw: RawWeights, pairs: Sequence[Pair]) -> None:
             found = "this"
             if _STATISTICS.search(_last_word(key)):
                 found = "batch normalization; make it part of them first, as Network.from_torch does"
-            raise WeightsError(
+            raise FormatError(
                 f"{shown(key)}: expected weights and biases of linear layers only, found {found}"
             )
     for missing in wanted - raw.arrays.keys() - {None}:
-        raise WeightsError(f"{shown(str(missing))}: expected beside the other layers, but missing")
+        raise FormatError(f"{shown(str(missing))}: expected beside the other layers, but missing")
 
 
 def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[Any]]) -> str:
@@ -226,7 +224,7 @@ def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[An
 
     Raises
     ------
-    WeightsError
+    FormatError
         If all weights are square.
     """
     fits = {
@@ -235,5 +233,5 @@ def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[An
     }
     layouts = [layout for layout, fit in fits.items() if fit]
     if len(layouts) == 2:
-        raise WeightsError("square weights without telling names: give layout (--layout in-out or out-in)")
+        raise FormatError("square weights without telling names: give layout (--layout in-out or out-in)")
     return layouts[0] if layouts else "in-out"  # where neither fits, from_arrays says which array does not

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
 from mlpinfer.io import npy_format
+from mlpinfer.io.errors import of_member
 from mlpinfer.io.weights.raw_tensors import RawWeights, parse_metadata
 
 _METADATA = "metadata.json"
@@ -24,7 +24,7 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If a member is not an array of numbers.
     """
     arrays, notes, metadata = {}, [], {}
@@ -32,7 +32,8 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
         if name == _METADATA:
             metadata = parse_metadata(member)
         elif name.endswith(".npy"):
-            arrays[name.removesuffix(".npy")] = npy_format.decode(member, name, WeightsError)
+            with of_member(name):
+                arrays[name.removesuffix(".npy")] = npy_format.decode(member)
         else:
             notes.append(f"{quoted(name)} left out: expected an .npy array")
     return RawWeights(arrays, metadata, notes)

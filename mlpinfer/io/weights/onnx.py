@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted, said
-from mlpinfer.errors import MlpInferError, WeightsError, missing_package
+from mlpinfer.errors import MlpInferError, missing_package
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 from mlpinfer.io.weights.protobuf import has_more_than
 from mlpinfer.io.weights.raw_tensors import RawWeights, parse_metadata
@@ -49,12 +50,12 @@ def decode(data: bytes) -> RawWeights:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If the model is damaged or is not such a chain, naming the node that is not.
     """
     onnx = _library()
     if has_more_than(data, _MOST_BESIDE_WEIGHTS):
-        raise WeightsError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
+        raise FormatError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
@@ -68,13 +69,13 @@ def decode(data: bytes) -> RawWeights:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value_float":
                 chain.constants[node.output[0]] = np.asarray(node.attribute[0].f, np.float32)
         if model.functions:
-            raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
+            raise FormatError("expected the operators of ONNX alone, found functions of the model's own")
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later, by name
             chain.walk(graph)
     except (MlpInferError, MemoryError):
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
-        raise WeightsError(f"damaged ONNX: {said(error)}") from None
+        raise FormatError(f"damaged ONNX: {said(error)}") from None
     return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
 
 
@@ -86,14 +87,14 @@ def _check_names(graph: Any) -> None:
     names.update(name for node in graph.node for name in node.output if name)
     for name, count in names.most_common(1):
         if count > 1:
-            raise WeightsError(f"expected one definition of each value, found {count} of {quoted(name)}")
+            raise FormatError(f"expected one definition of each value, found {count} of {quoted(name)}")
 
 
 def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
+        raise FormatError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
     if tensor.data_type not in _NUMBERS:  # what NumPy does not have, some versions of onnx convert
-        raise WeightsError(
+        raise FormatError(
             f"{quoted(tensor.name)}: expected floats or integers, found ONNX's type {tensor.data_type}"
         )
     array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
@@ -117,13 +118,13 @@ class _Chain:
         inputs = [value.name for value in graph.input if value.name not in self.constants]
         outputs = [value.name for value in graph.output]
         if len(inputs) != 1 or len(outputs) != 1:
-            raise WeightsError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
+            raise FormatError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
         value = inputs[0]
         kind = next(item.type.tensor_type for item in graph.input if item.name == value)
         self.rank, self.integers = len(kind.shape.dim), kind.elem_type not in _FLOATS
         for node in graph.node:
             if node.domain not in ("", "ai.onnx"):
-                raise WeightsError(
+                raise FormatError(
                     f"{_name(node)}: expected the operators of ONNX, found {quoted(node.domain)}"
                 )
             if node.op_type == "Constant":
@@ -133,11 +134,11 @@ class _Chain:
                 self.constants[node.output[0]] = self.constants[node.input[0]]
                 continue
             if value not in node.input or len(node.output) != 1:
-                raise WeightsError(f"{_name(node)}: expected one chain of layers, found a branch")
+                raise FormatError(f"{_name(node)}: expected one chain of layers, found a branch")
             self.step(node, value, {item.name: item for item in node.attribute})
             value = node.output[0]
         if value != outputs[0] or not self.weights:
-            raise WeightsError("expected a chain of Gemm, or of MatMul and Add, from the input to the output")
+            raise FormatError("expected a chain of Gemm, or of MatMul and Add, from the input to the output")
 
     def step(self, node: Any, value: str, attributes: Mapping[str, Any]) -> None:
         match node.op_type:
@@ -160,11 +161,11 @@ class _Chain:
                 alpha = attributes["alpha"].f if "alpha" in attributes else 0.01
                 self.behind[-1] = f"leaky_relu({float(str(np.float32(alpha)))!r})"
             case "Softmax" if not self.is_last(attributes):
-                raise WeightsError(f"{_name(node)}: expected softmax over the last axis")
+                raise FormatError(f"{_name(node)}: expected softmax over the last axis")
             case kind if kind in _ACTIVATIONS and self.free():
                 self.behind[-1] = _ACTIVATIONS[kind]
             case kind:
-                raise WeightsError(
+                raise FormatError(
                     f"{_name(node)}: expected linear layers and activations, found {quoted(kind)} here"
                 )
 
@@ -175,13 +176,13 @@ class _Chain:
     def check_cast(self, node: Any) -> None:
         to = next((item.i for item in node.attribute if item.name == "to"), None)
         if node.op_type == "Cast" and to not in _FLOATS:
-            raise WeightsError(f"{_name(node)}: expected a cast to floats, found one that would round")
+            raise FormatError(f"{_name(node)}: expected a cast to floats, found one that would round")
 
     def bias(self, node: Any, b: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """One number for each output, or one for all, as a row."""
         outputs = self.weights[-1].shape[1]
         if b.size not in (1, outputs) or b.shape[:-1] not in ((), (1,)):
-            raise WeightsError(f"{_name(node)}: expected {outputs} biases, found shape {b.shape}")
+            raise FormatError(f"{_name(node)}: expected {outputs} biases, found shape {b.shape}")
         return np.broadcast_to(b.reshape(-1), (outputs,))
 
     def free(self) -> bool:
@@ -189,15 +190,15 @@ class _Chain:
 
     def constant(self, node: Any, index: int) -> npt.NDArray[Any]:
         if len(node.input) <= index or node.input[index] not in self.constants:
-            raise WeightsError(f"{_name(node)}: expected constant weights")
+            raise FormatError(f"{_name(node)}: expected constant weights")
         return self.constants[node.input[index]]
 
     def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
         if W.ndim != 2 or W.size == 0:  # an empty one would still have biases, of any number
-            raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
+            raise FormatError(f"expected weights of two dimensions, found shape {W.shape}")
         self.bytes += W.nbytes
         if self.bytes > MAX_FILE_BYTES:
-            raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found more")
+            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found more")
         self.weights.append(W)
         self.biases.append(b)
         self.behind.append("identity")
@@ -207,7 +208,7 @@ class _Chain:
             return attributes[name].f if name in attributes else default
 
         if "transA" in attributes and attributes["transA"].i:
-            raise WeightsError(f"{_name(node)}: expected rows of inputs, found transA")
+            raise FormatError(f"{_name(node)}: expected rows of inputs, found transA")
         W = self.constant(node, 1)
         b = self.constant(node, 2) if len(node.input) > 2 and node.input[2] else None
         alpha, beta = number("alpha", 1), number("beta", 1)
@@ -219,10 +220,10 @@ class _Chain:
 
     def leading_scale(self, node: Any, value: str) -> float:
         if node.op_type == "Div" and node.input[0] != value:
-            raise WeightsError(f"{_name(node)}: expected the input divided by a number, found the reverse")
+            raise FormatError(f"{_name(node)}: expected the input divided by a number, found the reverse")
         factor = self.constant(node, 1 if node.input[0] == value else 0)
         if factor.size != 1 or not np.isfinite(factor).all() or not factor.all():
-            raise WeightsError(
+            raise FormatError(
                 f"{_name(node)}: expected one finite number as scale, found shape {factor.shape}"
             )
         number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 
 #: More arrays than W1 to b9999 are refused, whatever they are.
 MAX_ARRAYS = 20_000
@@ -42,7 +42,7 @@ def parse_metadata(data: bytes) -> dict[str, str]:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If it is anything else.
     """
     try:
@@ -50,7 +50,7 @@ def parse_metadata(data: bytes) -> dict[str, str]:
     except (ValueError, RecursionError):
         values = None
     if type(values) is not dict or any(type(value) is not str for value in values.values()):
-        raise WeightsError("damaged metadata: expected one JSON object of strings")
+        raise FormatError("damaged metadata: expected one JSON object of strings")
     return values
 
 
