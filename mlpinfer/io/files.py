@@ -96,7 +96,7 @@ def move(source: str, target: str) -> None:
 
 
 @contextmanager
-def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole or not at all.
 
     The bytes go to a temporary file beside it, are flushed to the disk, and take the final name by

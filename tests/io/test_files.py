@@ -9,7 +9,7 @@ import pytest
 from mlpinfer.io import files
 from mlpinfer.io.archives import Gunzip, unzip
 from mlpinfer.io.errors import FormatError
-from mlpinfer.io.files import read_file, write_whole
+from mlpinfer.io.files import atomic_write, read_file
 from tests.hostile import zips
 
 
@@ -79,12 +79,12 @@ def test_impossible_sizes_are_refused_before_unpacking():
 
 
 def test_a_device_and_a_pipe_are_written_to_and_a_link_is_followed(tmp_path):
-    with write_whole("/dev/null") as file:
+    with atomic_write("/dev/null") as file:
         file.write(b"gone")
     assert not os.path.isfile("/dev/null")
     (tmp_path / "target").write_bytes(b"old")
     (tmp_path / "link").symlink_to("target")
-    with write_whole(tmp_path / "link") as file:
+    with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"new"
@@ -92,7 +92,7 @@ def test_a_device_and_a_pipe_are_written_to_and_a_link_is_followed(tmp_path):
 
 def test_an_error_names_the_path_that_was_given(tmp_path):
     for path in (tmp_path / "no" / "file", tmp_path):
-        with pytest.raises(OSError, match=r"o such file|directory") as caught, write_whole(path):
+        with pytest.raises(OSError, match=r"o such file|directory") as caught, atomic_write(path):
             pass
         assert caught.value.filename == str(path)
 
@@ -100,7 +100,7 @@ def test_an_error_names_the_path_that_was_given(tmp_path):
 def test_a_failed_write_leaves_nothing(tmp_path):
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    with contextlib.suppress(RuntimeError), write_whole(target) as file:
+    with contextlib.suppress(RuntimeError), atomic_write(target) as file:
         file.write(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"old"
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_a_write_appears_whole_with_the_usual_mode(tmp_path):
     seen = []
     target = tmp_path / "out"
-    with write_whole(target) as file:
+    with atomic_write(target) as file:
         file.write(b"all")
         seen.append(target.exists())
     (tmp_path / "plain").touch()
@@ -145,6 +145,6 @@ def test_members_of_a_zip_that_overlap_are_refused():
 def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
     path = tmp_path / "secret"
     path.touch(mode=0o600)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"x")
     assert path.stat().st_mode & 0o777 == 0o600

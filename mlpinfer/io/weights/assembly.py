@@ -13,7 +13,7 @@ from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 from mlpinfer.io.weights import key_names
 from mlpinfer.io.weights.key_names import shown
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.model.network import Network
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,7 @@ LAYOUTS = ("in-out", "out-in")
 
 
 def to_network(
-    raw: RawWeights,
+    raw: RawTensors,
     hidden: str | Sequence[str] | None,
     head: str | None,
     scale: float | None,
@@ -39,7 +39,7 @@ def to_network(
     layout = layout or raw.metadata.get("layout")
     if layout not in (None, *LAYOUTS):
         raise FormatError(f"layout: expected in-out or out-in, found {quoted(layout)}")
-    found = key_names.find(raw)
+    found = key_names.find_layers(raw)
     told = layout or found.layout or key_names.layout_by_shape(*_arrays(raw, found.pairs))
     pairs = found.pairs if found.ordered else key_names.in_order(raw, found.pairs, told)
     weights = [_turned(raw.arrays[W], told) for W, _ in pairs]
@@ -77,12 +77,12 @@ def to_arrays(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, metadata
 
 
-def is_the_book_s(network: Network) -> bool:
+def needs_no_metadata(network: Network) -> bool:
     """Tell whether the book's layout alone says all of a network."""
     return set(network.hidden) <= {"sigmoid"} and network.head == "softmax" and network.scale is None
 
 
-def _arrays(raw: RawWeights, pairs: list[key_names.Pair]) -> tuple[list[Array], list[Array]]:
+def _arrays(raw: RawTensors, pairs: list[key_names.Pair]) -> tuple[list[Array], list[Array]]:
     return [raw.arrays[W] for W, _ in pairs], [raw.arrays[b] for _, b in pairs if b is not None]
 
 
@@ -114,12 +114,12 @@ def _check_sizes(pairs: list[key_names.Pair], weights: list[Array], biases: list
         raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
 
 
-def _metadata_hidden(raw: RawWeights) -> list[str] | None:
+def _metadata_hidden(raw: RawTensors) -> list[str] | None:
     hidden = raw.metadata.get("hidden")
     return None if hidden is None else hidden.split(",") if hidden else []
 
 
-def _metadata_scale(raw: RawWeights) -> float | None:
+def _metadata_scale(raw: RawTensors) -> float | None:
     text = raw.metadata.get("scale")
     if text is None:
         return None

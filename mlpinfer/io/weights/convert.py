@@ -8,7 +8,7 @@ import numpy as np
 
 from mlpinfer.errors import WeightsError
 from mlpinfer.io.errors import weights_file
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.io.weights import assembly
 from mlpinfer.io.weights.load import decode
 from mlpinfer.io.weights.save import encode
@@ -48,6 +48,6 @@ def convert(network: Network, path: str | os.PathLike[str]) -> float:
         raise WeightsError(
             f"{os.fspath(path)}: read back, {', '.join(what) or 'weights'} would differ; not written"
         )
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
     return difference

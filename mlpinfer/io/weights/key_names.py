@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from mlpinfer._text import quoted
 from mlpinfer.io.errors import FormatError
-from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawWeights
+from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawTensors
 
 #: Keys of a layer's weights and of its biases, where it has any.
 Pair = tuple[str, str | None]
@@ -41,7 +41,7 @@ _MAX_KEY = 1_000
 _MAX_SEARCHED = 10
 
 
-class Found(NamedTuple):
+class LayerKeys(NamedTuple):
     """Pairs of keys, and what their names say.
 
     Attributes
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     by_the_book: bool = False
 
 
-def find(raw: RawWeights) -> Found:
+def find_layers(raw: RawTensors) -> LayerKeys:
     """Pair the keys of weights and biases.
 
     Raises
@@ -74,7 +74,7 @@ def find(raw: RawWeights) -> Found:
         if len(key) > _MAX_KEY:
             raise FormatError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
     if any(key[0] == "W" and _BOOK.fullmatch(key) for key in raw.arrays if key):
-        return Found(_find_book(raw), "in-out", ordered=True, by_the_book=True)
+        return LayerKeys(_find_book(raw), "in-out", ordered=True, by_the_book=True)
     for suffix, layout in _SUFFIXES.items():
         if any(re.fullmatch(rf"(.*[./])?{suffix}", key) for key in raw.arrays):
             pairs = _find_suffixed(raw, suffix)
@@ -83,11 +83,11 @@ def find(raw: RawWeights) -> Found:
         count = sum(key.startswith("coefs_.") for key in raw.arrays)
         pairs = [(f"coefs_.{i}", f"intercepts_.{i}") for i in range(count)]
         _refuse_others(raw, pairs)
-        return Found(pairs, "in-out", ordered=True)
+        return LayerKeys(pairs, "in-out", ordered=True)
     return _by_number(_find_any(raw), None)
 
 
-def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
+def in_order(raw: RawTensors, pairs: list[Pair], layout: str) -> list[Pair]:
     """Return pairs whose names are words in the one order in which they make a network.
 
     Raises
@@ -150,14 +150,14 @@ def chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[
     return behind(frozenset(pairs), None)
 
 
-def _by_number(pairs: list[Pair], layout: str | None) -> Found:
+def _by_number(pairs: list[Pair], layout: str | None) -> LayerKeys:
     """Order pairs whose names differ in their numbers alone."""
     if len({re.sub(r"[0-9]+", "", W) for W, _ in pairs}) > 1:
-        return Found(pairs, layout, ordered=False)
-    return Found(sorted(pairs, key=lambda pair: natural(pair[0])), layout, ordered=True)
+        return LayerKeys(pairs, layout, ordered=False)
+    return LayerKeys(sorted(pairs, key=lambda pair: natural(pair[0])), layout, ordered=True)
 
 
-def _find_book(raw: RawWeights) -> list[Pair]:
+def _find_book(raw: RawTensors) -> list[Pair]:
     layers = {int(match[2]) for key in raw.arrays if (match := _BOOK.fullmatch(key))}
     pairs: list[Pair] = [(f"W{i}", f"b{i}") for i in range(1, len(layers) + 1)]
     wanted = {name for pair in pairs for name in pair}
@@ -178,7 +178,7 @@ def _last_word(key: str) -> str:
     return re.split(r"\W", key)[-1]
 
 
-def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:
+def _find_suffixed(raw: RawTensors, suffix: str) -> list[Pair]:
     """Pair ``NAME.weight`` with ``NAME.bias``."""
     stems = [key.removesuffix(suffix) for key in raw.arrays if key.endswith(suffix)]
     pairs: list[Pair] = [
@@ -192,7 +192,7 @@ def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:
     return pairs
 
 
-def _find_any(raw: RawWeights) -> list[Pair]:
+def _find_any(raw: RawTensors) -> list[Pair]:
     """Pair arrays of two dimensions with those of one, by their names."""
     keys = sorted(raw.arrays, key=natural)
     weights = [key for key in keys if raw.arrays[key].ndim == 2 and raw.arrays[key].shape[0] != 1]
@@ -205,7 +205,7 @@ def _find_any(raw: RawWeights) -> list[Pair]:
     return list(zip(weights, biases, strict=True))
 
 
-def _refuse_others(raw: RawWeights, pairs: Sequence[Pair]) -> None:
+def _refuse_others(raw: RawTensors, pairs: Sequence[Pair]) -> None:
     wanted = {name for pair in pairs for name in pair}
     for key in raw.arrays:
         if key not in wanted:

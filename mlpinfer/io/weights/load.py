@@ -12,7 +12,7 @@ from mlpinfer.io.archives import unzip
 from mlpinfer.io.errors import FormatError, weights_file
 from mlpinfer.io.files import read_file
 from mlpinfer.io.weights import assembly, numpy_pickle
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.model.network import Network, checked_head, checked_hidden, checked_scale
 
 #: The shipped network that is scored where none is named.
@@ -69,7 +69,7 @@ def _check_options(
         raise InputError(f"layout: expected in-out or out-in, found {quoted(layout)}")
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read the arrays of a weight file; its first bytes decide the format.
 
     Raises

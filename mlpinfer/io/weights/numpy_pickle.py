@@ -18,13 +18,13 @@ from mlpinfer._text import quoted
 from mlpinfer.io.errors import FormatError
 from mlpinfer.io.npy_format import DTYPES, is_shape
 from mlpinfer.io.weights import restricted_unpickler
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 
 #: Key of the activations and the scale, where they are not the book's.
 _METADATA = "metadata"
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read a pickled dict of arrays.
 
     Raises
@@ -35,7 +35,7 @@ def decode(data: bytes) -> RawWeights:
     value = restricted_unpickler.run(data, _STAND_INS)
     if type(value) not in (dict, restricted_unpickler.Ordered):
         raise FormatError(f"expected a pickled dict of arrays W1, b1, ..., found {quoted(value)}")
-    raw = RawWeights({})
+    raw = RawTensors({})
     for key, item in value.items():
         if type(key) is not str:
             raise FormatError(f"expected names as keys, found {quoted(key)}")

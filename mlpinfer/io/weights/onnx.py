@@ -1,13 +1,12 @@
-"""ONNX graphs that are a chain of linear layers and activations, in and out (extra ``onnx``).
+"""Read ONNX graphs that are a chain of linear layers and activations (extra ``onnx``).
 
-Read: Gemm or MatMul + Add, with Sigmoid, Tanh, Relu, LeakyRelu, Softmax, Identity, Flatten and Cast
-between them, and a leading Mul or Div by a scalar, which is the scale. Initialisers must be in the
-file: nothing is read from the paths that a model names.
+Such a chain is of Gemm or MatMul + Add, with Sigmoid, Tanh, Relu, LeakyRelu, Softmax, Identity, Flatten
+and Cast between them, and a leading Mul or Div by a scalar, which is the scale. Initialisers must be in
+the file: nothing is read from the paths that a model names.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,24 +19,31 @@ from mlpinfer._text import quoted, said
 from mlpinfer.errors import MlpInferError, missing_package
 from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
-from mlpinfer.io.weights.protobuf import has_more_than
-from mlpinfer.io.weights.raw_tensors import RawWeights, parse_metadata
-from mlpinfer.model.activations import slope_of
-from mlpinfer.model.network import Network
+from mlpinfer.io.weights.raw_tensors import RawTensors, parse_metadata
 
-_ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
+ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
 #: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of ONNX's TensorProto.
 _FLOATS = (1, 10, 11, 16)
 #: These, integers of 8 to 64 bits, and BOOL.
 _NUMBERS = frozenset({*_FLOATS, *range(2, 8), 9, 12, 13})
-_OPSET = 17
-_IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
-_METADATA = "mlpinfer"
+#: The property of a model that holds what the graph cannot.
+METADATA = "mlpinfer"
 #: Of nodes and names, whose objects take a hundred times the memory; a layer has about 200 bytes of them.
 _MOST_BESIDE_WEIGHTS = 2**21
+#: Of each message on the way to the weights: the fields that are messages, by number.
+_MESSAGES = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor"},
+    "tensor": dict.fromkeys((4, 5, 7, 9, 10, 11), "values"),
+}
+_FIXED = {1: 8, 5: 4}
+_DELIMITED = 2
 
 
-def _library() -> Any:
+def library() -> Any:
+    """Return the package onnx, or raise MlpInferError if it is not installed."""
     try:
         import onnx
     except ImportError:
@@ -45,7 +51,7 @@ def _library() -> Any:
     return onnx
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read the layers of an ONNX model.
 
     Raises
@@ -53,7 +59,7 @@ def decode(data: bytes) -> RawWeights:
     FormatError
         If the model is damaged or is not such a chain, naming the node that is not.
     """
-    onnx = _library()
+    onnx = library()
     if has_more_than(data, _MOST_BESIDE_WEIGHTS):
         raise FormatError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
     try:
@@ -76,7 +82,7 @@ def decode(data: bytes) -> RawWeights:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
         raise FormatError(f"damaged ONNX: {said(error)}") from None
-    return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
+    return chain.result(next((item.value for item in model.metadata_props if item.key == METADATA), "{}"))
 
 
 def _check_names(graph: Any) -> None:
@@ -162,8 +168,8 @@ class _Chain:
                 self.behind[-1] = f"leaky_relu({float(str(np.float32(alpha)))!r})"
             case "Softmax" if not self.is_last(attributes):
                 raise FormatError(f"{_name(node)}: expected softmax over the last axis")
-            case kind if kind in _ACTIVATIONS and self.free():
-                self.behind[-1] = _ACTIVATIONS[kind]
+            case kind if kind in ACTIVATIONS and self.free():
+                self.behind[-1] = ACTIVATIONS[kind]
             case kind:
                 raise FormatError(
                     f"{_name(node)}: expected linear layers and activations, found {quoted(kind)} here"
@@ -229,7 +235,7 @@ class _Chain:
         number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149
         return 1 / number if node.op_type == "Div" else number
 
-    def result(self, metadata: str | bytes) -> RawWeights:
+    def result(self, metadata: str | bytes) -> RawTensors:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
             arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
@@ -244,7 +250,7 @@ class _Chain:
         exact = ours.get("hidden", "")
         if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
             found["hidden"] = exact
-        return RawWeights(arrays, found)
+        return RawTensors(arrays, found)
 
 
 def _rounded(names: list[str]) -> list[str | np.float32]:
@@ -272,59 +278,39 @@ def _name(node: Any) -> str:
     return quoted(node.name or node.op_type)
 
 
-def encode(network: Network) -> bytes:
-    """Return an ONNX model of the network, from rows ``x`` (N, D) to ``y`` (N, K).
+def has_more_than(data: bytes, most: int) -> bool:
+    """Return True if more than `most` bytes of an ONNX model are anything but the values of its tensors.
 
-    Weights keep their dtype and are cast in the graph where it is not the one computed in: float32,
-    or float64 where any weight is.
+    It is asked before the protobuf library makes objects of them: an empty message takes 2 bytes of a file
+    and about 200 of memory. Fields are read as the encoding of Protocol Buffers has them: a varint of number
+    and type, then a varint, 4 or 8 bytes, or a length and bytes. What is malformed counts as little as it
+    can, because the library refuses it.
     """
-    onnx = _library()
-    helper, proto = onnx.helper, onnx.TensorProto
-    wide = any(a.dtype == np.float64 for layer in network.layers for a in (layer.W, layer.b))
-    dtype, kind = (np.float64, proto.DOUBLE) if wide else (np.float32, proto.FLOAT)
-    nodes, initializers = [], []
-
-    def constant(name: str, array: npt.NDArray[Any]) -> str:
-        initializers.append(onnx.numpy_helper.from_array(array, name))
-        if array.dtype == dtype:
-            return name
-        nodes.append(helper.make_node("Cast", [name], [f"{name}_cast"], to=kind))
-        return f"{name}_cast"
-
-    value = "x"
-    if network.scale is not None:
-        nodes.append(
-            helper.make_node("Mul", [value, constant("scale", np.asarray(network.scale, dtype))], ["scaled"])
-        )
-        value = "scaled"
-    for i, layer in enumerate(network.layers, 1):
-        inputs = [value, constant(f"W{i}", layer.W), constant(f"b{i}", layer.b)]
-        nodes.append(helper.make_node("Gemm", inputs, [f"z{i}"]))
-        value = f"a{i}"
-        nodes.append(_activation_node(helper, layer.activation, f"z{i}", value))
-    nodes[-1].output[0] = "y"
-    rows, columns = network.sizes[0], network.sizes[-1]
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info("x", kind, ["N", rows])],
-        [helper.make_tensor_value_info("y", kind, ["N", columns])],
-        initializers,
-    )
-    opset = helper.make_opsetid("", _OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mlpinfer")
-    exact = {"hidden": ",".join(network.hidden)}
-    if network.scale is not None:
-        exact["scale"] = repr(network.scale)
-    helper.set_model_props(model, {_METADATA: json.dumps(exact)})
-    return bytes(model.SerializeToString())
+    found, todo = 0, [(0, len(data), "model")]
+    while todo and found <= most:
+        begin, end, message = todo.pop()
+        if begin == end:
+            continue
+        tag, at = _varint(data, begin, end)
+        number, kind = tag >> 3, tag & 7
+        length, at = (_FIXED[kind], at) if kind in _FIXED else _varint(data, at, end)
+        behind = min(at + length, end) if kind in _FIXED or kind == _DELIMITED else at
+        inside = _MESSAGES[message].get(number) if kind == _DELIMITED else None
+        found += (at if inside else behind) - begin
+        todo.append((behind, end, message))
+        if inside and inside != "values":
+            todo.append((at, behind, inside))
+    return found > most
 
 
-def _activation_node(helper: Any, activation: str, value: str, result: str) -> Any:
-    kinds = {name: kind for kind, name in _ACTIVATIONS.items()} | {"identity": "Identity"}
-    slope = slope_of(activation)
-    if slope is not None:
-        return helper.make_node("LeakyRelu", [value], [result], alpha=slope)
-    return helper.make_node(
-        kinds[activation], [value], [result], **({"axis": -1} if activation == "softmax" else {})
-    )
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return the number at a place, and the place behind it."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return value, at

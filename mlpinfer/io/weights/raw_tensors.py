@@ -1,4 +1,4 @@
-"""What every reader returns: named arrays and what the file says about them."""
+"""Raw tensors: the named arrays that every reader returns, and what the file says about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ARRAYS = 20_000
 
 
 @dataclass
-class RawWeights:
+class RawTensors:
     """The contents of a weight file before they are a network.
 
     Attributes
@@ -54,6 +54,6 @@ def parse_metadata(data: bytes) -> dict[str, str]:
     return values
 
 
-def widen(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def bfloat16_to_float32(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return bfloat16 numbers, given by their bits as uint16, as float32: they are its upper halves."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

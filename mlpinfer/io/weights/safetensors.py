@@ -16,13 +16,13 @@ import numpy.typing as npt
 from mlpinfer._text import quoted, said
 from mlpinfer.io.errors import FormatError
 from mlpinfer.io.npy_format import is_shape
-from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawWeights, parse_metadata, widen
+from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawTensors, bfloat16_to_float32, parse_metadata
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 _DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read the arrays and the metadata of a safetensors file.
 
     Raises
@@ -53,10 +53,10 @@ def decode(data: bytes) -> RawWeights:
         if len(tensor["shape"]) > 8 or not is_shape(tuple(tensor["shape"])):
             raise FormatError(f"{quoted(name)}: expected an array of a possible shape")
         array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        arrays[name] = widen(array) if tensor["dtype"] == "BF16" else array
+        arrays[name] = bfloat16_to_float32(array) if tensor["dtype"] == "BF16" else array
     # The package has checked the header, but does not hand out its metadata.
     metadata = json.loads(header).get("__metadata__") or {}
-    return RawWeights(arrays, parse_metadata(json.dumps(metadata).encode()))
+    return RawTensors(arrays, parse_metadata(json.dumps(metadata).encode()))
 
 
 def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """PyTorch's .pt and .pth: a zip of one pickle and a file for each storage, read without PyTorch.
 
 The pickle names tensors as views of storages (``torch._utils._rebuild_tensor_v2``) and storages by
-persistent ids; both are stood in for here, as NumPy's constructors are in `pickled`.
+persistent ids; both are stood in for here, as NumPy's constructors are in `numpy_pickle`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlpinfer._text import quoted
 from mlpinfer.io.errors import FormatError
 from mlpinfer.io.weights import restricted_unpickler
-from mlpinfer.io.weights.raw_tensors import RawWeights, widen
+from mlpinfer.io.weights.raw_tensors import RawTensors, bfloat16_to_float32
 
 #: NumPy codes of the storages that are read. bfloat16 is read as its bits.
 _STORAGES = {
@@ -42,7 +42,7 @@ def is_torch_zip(members: Mapping[str, bytes]) -> bool:
     return any(name.endswith("/data.pkl") or name == "data.pkl" for name in members)
 
 
-def decode(members: Mapping[str, bytes]) -> RawWeights:
+def decode(members: Mapping[str, bytes]) -> RawTensors:
     """Read the tensors of a saved state_dict, or of the state_dict in a checkpoint.
 
     Raises
@@ -73,7 +73,7 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
         if type(item) is not _Tensor:
             raise FormatError(f"{quoted(name)}: expected a tensor, found {quoted(item)}")
         arrays[name] = item.array
-    return RawWeights(arrays, {}, notes, ordered=True)
+    return RawTensors(arrays, {}, notes, ordered=True)
 
 
 def _is_dict(value: object) -> bool:
@@ -122,7 +122,7 @@ class _Storages:
             )
         if (number, kind.name) not in self._loaded:  # tensors may share a storage; it is widened once
             values = np.frombuffer(record, dtype)
-            values = widen(values) if kind.name.startswith("BFloat16") else values
+            values = bfloat16_to_float32(values) if kind.name.startswith("BFloat16") else values
             self._loaded[number, kind.name] = _Storage(values)
         return self._loaded[number, kind.name]
 

@@ -22,8 +22,8 @@ from mlpinfer.io.weights import assembly, torch_zip
 from mlpinfer.io.weights.convert import convert
 from mlpinfer.io.weights.key_names import chained
 from mlpinfer.io.weights.load import decode, shipped
-from mlpinfer.io.weights.protobuf import has_more_than
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.onnx import has_more_than
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.io.weights.save import encode
 from tests.builders import entry, field, model, node, safetensors_file
 from tests.conftest import ROOT
@@ -308,7 +308,7 @@ def test_words_are_ordered_by_shapes_alone(shapes, order):
         f"{name}.weight": np.full(shape, i, np.float32) for i, (name, shape) in enumerate(shapes.items())
     }
     for keys in itertools.permutations(arrays):
-        raw = RawWeights({key: arrays[key] for key in keys})
+        raw = RawTensors({key: arrays[key] for key in keys})
         if order is None:
             with pytest.raises(FormatError, match="names that tell the order of the layers"):
                 assembly.to_network(raw, "relu", "identity", None, None)
@@ -319,7 +319,7 @@ def test_words_are_ordered_by_shapes_alone(shapes, order):
 
 def test_the_order_of_a_state_dict_tells_where_shapes_do_not():
     arrays = {f"{name}.weight": np.full((4, 4), i, np.float32) for i, name in enumerate(["a", "b", "c"])}
-    network = assembly.to_network(RawWeights(arrays, ordered=True), "relu", "identity", None, None)
+    network = assembly.to_network(RawTensors(arrays, ordered=True), "relu", "identity", None, None)
     assert [layer.W[0, 0] for layer in network.layers] == [0, 1, 2]
 
 
@@ -342,7 +342,7 @@ def test_the_checkpoint_of_an_optimizer_with_state(tmp_path):
 
 @given(shapes=st.lists(st.tuples(*[st.integers(1, 3)] * 2), min_size=1, max_size=5))
 def test_orders_are_those_of_all_permutations(shapes):
-    raw = RawWeights({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
+    raw = RawTensors({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
     pairs = [(name, None) for name in raw.arrays]
     fitting = [
         list(order)
@@ -354,7 +354,7 @@ def test_orders_are_those_of_all_permutations(shapes):
 
 
 def test_too_many_arrays_are_refused():
-    raw = RawWeights(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
+    raw = RawTensors(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
     with pytest.raises(FormatError, match="at most 20000 arrays, found 20001"):
         assembly.to_network(raw, "relu", "identity", None, None)
 
