@@ -26,7 +26,7 @@ COMMANDS = {
     for name in ("convert", "devices", "inspect", "predict", "score", "sweep")
 }
 _EXIT_CODES = ((DeviceError, 3), (WeightsError, 4), (DatasetError, 5), (InputError, 2), (MlpInferError, 1))
-#: Errors of writing. Without a file's name they are of stdout: `write_whole` names every other.
+#: Errors of writing. Without a file's name they are of stdout: `atomic_write` names every other.
 _CANNOT_WRITE = (errno.EBADF, errno.EFBIG, errno.ENOSPC)
 
 

@@ -31,7 +31,7 @@ def write_json(values: dict[str, Any], file: str) -> None:
     if file == "-":
         click.echo(text)
         return
-    from mlpinfer.io.files import write_whole
+    from mlpinfer.io.files import atomic_write
 
-    with write_whole(file) as output:
+    with atomic_write(file) as output:
         output.write(text.encode() + b"\n")

@@ -99,7 +99,7 @@ class Predictor:
             raise InputError(f"threshold: expected a number between 0 and 1, found {quoted(threshold)}")
         self.network, self.requested_device, self.precision = network, device, precision
         self.threshold = float(threshold)
-        self.scale = network.scale if scale is None else checked_scale(scale, InputError)
+        self.scale = network.scale if scale is None else checked_scale(scale)
         self.backend: Backend = get_backend(device)
         self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
         on_cpu = self.backend.name == "numpy"

@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from mlpinfer._text import quoted, said
-from mlpinfer.errors import MlpInferError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ class Gunzip:
     ----------
     file : binary file
         At the beginning of a gzip file of one member.
-    refuse : exception class
-        Raised where the file is damaged, cut short, or holds more than was read.
-    name : str
-        The file's name, for messages.
+
+    Raises
+    ------
+    FormatError
+        From every method, where the file is damaged, cut short, or holds more than was read.
     """
 
-    def __init__(self, file: BinaryIO, refuse: type[MlpInferError], name: str) -> None:
-        self._file, self._refuse, self._name = file, refuse, name
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._left = file.seek(0, os.SEEK_END)  # compressed bytes that have not been unpacked
         file.seek(0)
         self._tail = b""
@@ -50,22 +51,20 @@ class Gunzip:
     def read(self, count: int) -> bytes:
         """Return exactly `count` unpacked bytes."""
         if count > MAX_FILE_BYTES:
-            raise self._refuse(f"{self._name}: expected at most {MAX_FILE_BYTES} bytes, found {count}")
+            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes, found {count}")
         if count > self._left * DEFLATE_RATIO + 4096:
-            raise self._refuse(
-                f"{self._name}: cut short: {count} bytes expected from {self._left} compressed ones"
-            )
+            raise FormatError(f"cut short: {count} bytes expected from {self._left} compressed ones")
         data = self._unpack(count) if count else b""
         if len(data) != count:
-            raise self._refuse(f"{self._name}: cut short: {count} bytes expected, {len(data)} found")
+            raise FormatError(f"cut short: {count} bytes expected, {len(data)} found")
         return data
 
     def finish(self) -> None:
         """Check that nothing is left and that the checksum was right."""
         if self._unpack(1) or self._inflate.unused_data or self._file.read(1):
-            raise self._refuse(f"{self._name}: longer than its header says")
+            raise FormatError("longer than its header says")
         if not self._inflate.eof:
-            raise self._refuse(f"{self._name}: cut short: the gzip trailer is missing")
+            raise FormatError("cut short: the gzip trailer is missing")
 
     def close(self) -> None:
         """Close the file."""
@@ -81,19 +80,19 @@ class Gunzip:
             try:
                 pieces.append(self._inflate.decompress(self._tail, missing))
             except zlib.error:
-                raise self._refuse(f"{self._name}: the gzip data is damaged") from None
+                raise FormatError("the gzip data is damaged") from None
             self._tail = self._inflate.unconsumed_tail
             self._left -= before - len(self._tail)
             missing -= len(pieces[-1])
         return b"".join(pieces)
 
 
-def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
+def unzip(data: bytes) -> dict[str, bytes]:
     """Return the members of a zip by name, stored or deflated, each no longer than it declares.
 
     Raises
     ------
-    refuse
+    FormatError
         If the zip is damaged, encrypted, compressed otherwise, has a name twice, or claims more
         than its bytes can hold.
     """
@@ -101,42 +100,40 @@ def unzip(data: bytes, refuse: type[MlpInferError]) -> dict[str, bytes]:
 
     # Before zipfile makes an object of each: the directory has this mark once a member.
     if data.count(b"PK\1\2") > MAX_MEMBERS:
-        raise refuse(f"expected at most {MAX_MEMBERS} files in the zip, found more")
+        raise FormatError(f"expected at most {MAX_MEMBERS} files in the zip, found more")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            _check_members(members, len(data), refuse)
+            _check_members(members, len(data))
             return {
-                member.filename: _read_member(archive, member, refuse)
-                for member in members
-                if not member.is_dir()
+                member.filename: _read_member(archive, member) for member in members if not member.is_dir()
             }
-    except (refuse, MemoryError):
+    except (FormatError, MemoryError):
         raise
     except Exception as error:  # zipfile and zlib raise a dozen unrelated types on damaged files
-        raise refuse(f"damaged zip: {said(error)}") from None
+        raise FormatError(f"damaged zip: {said(error)}") from None
 
 
-def _check_members(members: list[zipfile.ZipInfo], length: int, refuse: type[MlpInferError]) -> None:
+def _check_members(members: list[zipfile.ZipInfo], length: int) -> None:
     import zipfile
 
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
-        raise refuse("expected every name in the zip once, found one twice")
+        raise FormatError("expected every name in the zip once, found one twice")
     for member in members:
         if member.flag_bits & 0x1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refuse(f"{quoted(member.filename)}: expected a stored or deflated zip member")
+            raise FormatError(f"{quoted(member.filename)}: expected a stored or deflated zip member")
         if member.compress_size > length or member.file_size > member.compress_size * DEFLATE_RATIO:
-            raise refuse(f"{quoted(member.filename)}: claims more bytes than it can hold")
+            raise FormatError(f"{quoted(member.filename)}: claims more bytes than it can hold")
     if sum(member.compress_size for member in members) > length:
-        raise refuse("damaged zip: its members overlap, and claim more bytes than it can hold")
+        raise FormatError("damaged zip: its members overlap, and claim more bytes than it can hold")
     if sum(member.file_size for member in members) > MAX_FILE_BYTES:
-        raise refuse(f"expected at most {MAX_FILE_BYTES} bytes in the zip, found more")
+        raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes in the zip, found more")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, refuse: type[MlpInferError]) -> bytes:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     with archive.open(member) as file:
         data = file.read(member.file_size + 1)  # to its end, where zipfile compares the checksum
     if len(data) != member.file_size:
-        raise refuse(f"{quoted(member.filename)}: damaged in the zip")
+        raise FormatError(f"{quoted(member.filename)}: damaged in the zip")
     return data

@@ -11,28 +11,21 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from mlpinfer.errors import MlpInferError
-
-if TYPE_CHECKING:
-    pass
+from mlpinfer.io.errors import FormatError
 
 #: The largest weight or data file that is read into memory, in bytes.
 MAX_FILE_BYTES = 2 * 1024**3
 
 
-def open_regular(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading.
-
-    Parameters
-    ----------
-    path : str or path-like
-    refuse : exception class
-        Raised for anything that is not a regular file, or cannot be read.
 
     Raises
     ------
+    FormatError
+        If it is not a regular file, or cannot be read.
     FileNotFoundError
         If there is no such file.
     """
@@ -45,30 +38,29 @@ def open_regular(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> B
         raise FileNotFoundError(2, "no such file", name) from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise refuse(f"{name!a}: cannot be read: {why}") from None
+        raise FormatError(f"cannot be read: {why}") from None
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
         os.close(fd)
-        raise refuse(f"{name}: expected a regular file, found a {_kind(mode)}")
+        raise FormatError(f"expected a regular file, found a {_kind(mode)}")
     return open(fd, "rb")
 
 
-def read_file(path: str | os.PathLike[str], refuse: type[MlpInferError]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """Read a regular file of at most `MAX_FILE_BYTES`; errors as `open_regular`."""
-    name = os.fspath(path)
-    with open_regular(path, refuse) as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
         if status.st_size > MAX_FILE_BYTES:
-            raise refuse(f"{name}: expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}")
+            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}")
         try:
             # One byte more than promised, so that a file growing meanwhile is noticed, not followed.
             data = file.read(status.st_size + 1)
         except OSError as error:
-            raise refuse(f"{name}: cannot be read: {error.strerror}") from None
+            raise FormatError(f"cannot be read: {error.strerror}") from None
         except MemoryError:
-            raise refuse(f"{name}: does not fit into memory") from None
+            raise FormatError("does not fit into memory") from None
     if len(data) != status.st_size:
-        raise refuse(f"{name}: changed while it was read, try again")
+        raise FormatError("changed while it was read, try again")
     return data
 
 
@@ -104,7 +96,7 @@ def move(source: str, target: str) -> None:
 
 
 @contextmanager
-def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole or not at all.
 
     The bytes go to a temporary file beside it, are flushed to the disk, and take the final name by

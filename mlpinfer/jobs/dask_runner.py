@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mlpinfer._version import VERSION
 from mlpinfer.engine.predictor import Predictor
 from mlpinfer.errors import ClusterError, DatasetError, MlpInferError, missing_package
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.jobs.dask_watchdog import (
     SCHEDULER_SECONDS,
     WORKER_SECONDS,
@@ -99,7 +99,7 @@ class DaskRunner:
         else:
             # A new file shows that workers see this folder, and not one of the same name on their own disk.
             nonce = os.path.join(os.path.abspath(writes_to), f"nonce-{uuid.uuid4().hex}")
-            with write_whole(nonce) as file:
+            with atomic_write(nonce) as file:
                 file.write(b"seen")
             try:
                 self._check_workers([nonce, *reads])

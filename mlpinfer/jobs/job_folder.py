@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlpinfer.errors import InputError
-from mlpinfer.io.files import mode_of, write_whole
+from mlpinfer.io.files import atomic_write, mode_of
 from mlpinfer.jobs.output_folder import (
     MANIFEST,
     PLAN,
@@ -82,7 +82,7 @@ def begin_job(job: Job, *, resume: bool = False, overwrite: bool = False) -> dic
         raise InputError(f"{job.out}: expected a free name, found something; give overwrite (--overwrite)")
     remove(job.folder, PLAN)
     os.mkdir(job.folder, _folder_mode(job.out))
-    with write_whole(plan) as file:
+    with atomic_write(plan) as file:
         file.write(json.dumps(job.description, indent=1).encode())
     return {}
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mlpinfer.errors import DatasetError, InputError
+from mlpinfer.errors import InputError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import read_file
 
 try:
@@ -97,8 +98,8 @@ def read_object(path: str) -> dict[str, Any]:
     ------
     FileNotFoundError
     """
-    with suppress(DatasetError, ValueError, RecursionError):
-        found = json.loads(read_file(path, DatasetError))
+    with suppress(FormatError, ValueError, RecursionError):
+        found = json.loads(read_file(path))
         if isinstance(found, dict):
             return found
     return {}

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.io.data.npy import map_npy
-from mlpinfer.io.files import mode_of, move, set_mode, write_whole
+from mlpinfer.io.files import atomic_write, mode_of, move, set_mode
 from mlpinfer.jobs.job_folder import PartInfo, is_whole, part_info_path
 from mlpinfer.jobs.output_folder import MANIFEST, PLAN, Found, find_output, remove
 from mlpinfer.jobs.tasks import Job, Task
@@ -47,7 +47,7 @@ def finish(job: Job, parts: Sequence[PartInfo]) -> None:
         return
     encode = _FORMATS[os.path.splitext(job.out)[1]]
     whole = os.path.join(job.folder, "output")  # here, so that nothing is left elsewhere if it is killed
-    with write_whole(whole) as file:
+    with atomic_write(whole) as file:
         for chunk in encode(job, _PartReader(job)):
             file.write(chunk)
     set_mode(whole, mode_of(job.out))
@@ -57,7 +57,7 @@ def finish(job: Job, parts: Sequence[PartInfo]) -> None:
 
 def _finish_folder(job: Job, parts: Sequence[PartInfo]) -> None:
     manifest = {**job.description, "parts": [info._asdict() for info in parts]}
-    with write_whole(os.path.join(job.folder, MANIFEST)) as file:
+    with atomic_write(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     ours = {PLAN, MANIFEST, *(info.file for info in parts), *map(_part_info_name, job.tasks)}
     for name in os.listdir(job.folder):

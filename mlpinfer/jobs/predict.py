@@ -12,7 +12,7 @@ from contextlib import closing
 import numpy as np
 
 from mlpinfer.engine.predictor import Predictor
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.jobs.job_folder import PartInfo, begin_job, part_info_path
 from mlpinfer.jobs.runner import LocalRunner, Runner, TwoSteps
 from mlpinfer.jobs.tasks import Job, Task
@@ -46,11 +46,11 @@ def write_part(task: Task, y: Array) -> PartInfo:
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(y))
     pieces = (header.getvalue(), np.ascontiguousarray(y).data)
     crc = zlib.crc32(pieces[1], zlib.crc32(pieces[0]))
-    with write_whole(task.path) as file:
+    with atomic_write(task.path) as file:
         for piece in pieces:
             file.write(piece)
         info = PartInfo(file=os.path.basename(task.path), rows=len(y), bytes=file.tell(), crc32=crc)
-    with write_whole(part_info_path(task)) as file:
+    with atomic_write(part_info_path(task)) as file:
         file.write(json.dumps(info._asdict()).encode())
     return info
 

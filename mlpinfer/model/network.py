@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import InputError, MlpInferError, WeightsError
+from mlpinfer.errors import InputError, WeightsError
 from mlpinfer.model import activations, ops
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -132,7 +132,11 @@ class Network:
                 f"expected one bias for each of one or more weights, found {len(weights)} weights and "
                 f"{len(biases)} biases"
             )
-        all_activations = [*_one_each(hidden, len(weights) - 1), checked_head(head)]
+        try:
+            scale = checked_scale(scale)
+            all_activations = [*_one_each(hidden, len(weights) - 1), checked_head(head)]
+        except InputError as error:
+            raise WeightsError(str(error)) from None
         layers: list[Layer] = []
         for (W_name, b_name), W_like, b_like, activation in zip(
             names, weights, biases, all_activations, strict=True
@@ -152,7 +156,7 @@ class Network:
                 raise WeightsError(f"{b_name}: expected shape {W.shape[1:]} to fit {W_name}, found {b.shape}")
             layers.append(Layer(W, b, activation))
         _check_head(head, layers[-1].outputs)
-        return cls(tuple(layers), checked_scale(scale), tuple(notes))
+        return cls(tuple(layers), scale, tuple(notes))
 
     @classmethod
     def from_sklearn(cls, model: Any) -> Network:
@@ -347,38 +351,38 @@ class Network:
         return self.trace(x, xp)[-1].activation
 
 
-def checked_scale(scale: float | None, refuse: type[MlpInferError] = WeightsError) -> float | None:
-    """Return `scale` as a float, refusing what cannot be one."""
+def checked_scale(scale: float | None) -> float | None:
+    """Return `scale` as a float, or raise InputError if it cannot be one."""
     if scale is None:
         return None
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise refuse(f"scale: expected a number, found {type(scale).__name__}")
+        raise InputError(f"scale: expected a number, found {type(scale).__name__}")
     try:
         number = float(scale)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number == 0:
-        raise refuse(f"scale: expected a finite number other than 0, found {number}")
+        raise InputError(f"scale: expected a finite number other than 0, found {number}")
     return number
 
 
-def checked_hidden(hidden: str | Sequence[str], refuse: type[MlpInferError] = WeightsError) -> list[str]:
-    """Return activations by their one spelling, refusing what may not stand behind a hidden layer."""
+def checked_hidden(hidden: str | Sequence[str]) -> list[str]:
+    """Return activations by their one spelling, or raise InputError for what no hidden layer can have."""
     if not isinstance(hidden, (str, list, tuple)):
-        raise refuse(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
+        raise InputError(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
     try:
         names = [activations.canonical(name) for name in ([hidden] if isinstance(hidden, str) else hidden)]
     except ValueError as error:
-        raise refuse(f"hidden: {error}") from None
+        raise InputError(f"hidden: {error}") from None
     if "softmax" in names:
-        raise refuse("hidden: expected an activation of single units, found softmax; it is a head")
+        raise InputError("hidden: expected an activation of single units, found softmax; it is a head")
     return names
 
 
-def checked_head(head: str, refuse: type[MlpInferError] = WeightsError) -> str:
-    """Return the name of a head, refusing what is none."""
+def checked_head(head: str) -> str:
+    """Return the name of a head, or raise InputError for any other."""
     if not isinstance(head, str) or head not in activations.HEADS:
-        raise refuse(f"head: expected softmax, sigmoid or identity, found {quoted(head)}")
+        raise InputError(f"head: expected softmax, sigmoid or identity, found {quoted(head)}")
     return head
 
 

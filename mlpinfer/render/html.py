@@ -22,7 +22,7 @@ from mlpinfer.errors import missing_package
 from mlpinfer.evaluation.metrics import ClassificationMetrics
 from mlpinfer.evaluation.mistakes import Mistake, Mistakes, shrunk
 from mlpinfer.evaluation.report import ScoreReport
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.render import plots
 from mlpinfer.render.text import batches_text, parity_text, scale_text
 
@@ -83,7 +83,7 @@ def write_page(
         command=printable(command),
         name=printable(report.data.name),
     )
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(_with_policy(text).encode())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlpinfer.errors import InputError, missing_package
 from mlpinfer.evaluation.sweep import SweepPoint, SweepReport
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.model.network import Network
 
 #: No more units than this are drawn.
@@ -155,7 +155,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG or SVG, by the name's end, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format=os.path.splitext(path)[1][1:].lower())
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(picture.getvalue())
 
 

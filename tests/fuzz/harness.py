@@ -16,8 +16,7 @@ with atheris.instrument_imports(include=["mlpinfer", "pickletools", "zipfile", "
     import pickletools  # noqa: F401
     import zipfile  # noqa: F401
 
-    import mlpinfer.conversion  # noqa: F401
-
+    import mlpinfer.io.weights.convert  # noqa: F401
     from mlpinfer import DatasetError, WeightsError, load_data, load_network
     from mlpinfer.io.data import csv as csv_rows  # noqa: F401
     from mlpinfer.io.data import idx, images, npy  # noqa: F401
@@ -41,7 +40,7 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
 def _members(data: bytes) -> dict[str, bytes]:
     from mlpinfer.io.archives import unzip
 
-    return unzip(data, WeightsError)
+    return unzip(data)
 
 
 def seeds(kind: str) -> list[bytes]:

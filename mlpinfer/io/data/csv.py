@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted, said
-from mlpinfer.errors import DatasetError
 from mlpinfer.io.data.rows import Rows
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import open_regular
 
 Table = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class CsvRows(Rows):
 
     Raises
     ------
-    DatasetError
+    FormatError
         If there is no such column, no row, or a row of another length.
     """
 
@@ -67,11 +67,11 @@ class CsvRows(Rows):
         with self._open() as text:
             line, first = next(self._records(_lines(text)), (0, None))
         if first is None:
-            raise DatasetError(f"{path}: expected rows of numbers, found none")
+            raise FormatError("expected rows of numbers, found none")
         words = [cell for cell in first if not _is_number(cell)]
         if header is None and words and (len(words) < len(first) or not all(map(str.strip, words))):
-            raise DatasetError(
-                f"{path}: line {line}: expected numbers, or the names of all columns, found "
+            raise FormatError(
+                f"line {line}: expected numbers, or the names of all columns, found "
                 f"{quoted(words[0])}; say --header (header=True) or --no-header (header=False)"
             )
         self._header = first if (words if header is None else header) else None
@@ -86,14 +86,14 @@ class CsvRows(Rows):
             self.y = whole_numbers(np.concatenate([np.empty(0), *(table[:, 0] for table in tables)]))
             self.samples = len(self.y)
         if not self.samples:
-            raise DatasetError(f"{path}: expected rows of numbers behind the header, found none")
-
-    def read(self, begin: int, end: int) -> Table:
-        """Return rows `begin` to `end`; quickest where they follow the last ones."""
-        with self._lock:
-            return self._read(begin, end)
+            raise FormatError("expected rows of numbers behind the header, found none")
 
     def _read(self, begin: int, end: int) -> Table:
+        with self._lock:
+            return self._read_on(begin, end)
+
+    def _read_on(self, begin: int, end: int) -> Table:
+        """Read on from the last row that was read, or from the first where `begin` is before it."""
         if begin < self._next or self._next == 0:
             self._blocks, self._block, self._at, self._next = self._read_blocks(), _Block([], []), 0, 0
         x = np.empty((end - begin, *self.shape))
@@ -101,7 +101,7 @@ class CsvRows(Rows):
             if self._at == len(self._block.rows):
                 block = next(self._blocks, None)
                 if block is None:
-                    raise DatasetError(f"{self._path}: changed while it was read, try again")
+                    raise FormatError("changed while it was read, try again")
                 self._block, self._at = block, 0
             to = min(self._at + (begin if self._next < begin else end) - self._next, len(self._block.rows))
             if self._next >= begin:
@@ -150,7 +150,7 @@ class CsvRows(Rows):
                 if len(block.rows) == _BLOCK_ROWS or size > _BLOCK_BYTES or len(cells) != self._width:
                     yield block
                     block, size = _Block([], []), 0
-        except (DatasetError, UnicodeDecodeError):
+        except (FormatError, UnicodeDecodeError):
             yield block  # something may be wrong before
             raise
         yield block
@@ -182,9 +182,7 @@ class CsvRows(Rows):
 
     def _numbers(self, cells: Sequence[str], line: int, columns: list[int]) -> list[float]:
         if len(cells) != self._width:
-            raise DatasetError(
-                f"{self._path}: line {line}: expected {self._width} columns, found {len(cells)}"
-            )
+            raise FormatError(f"line {line}: expected {self._width} columns, found {len(cells)}")
         try:
             numbers = [float(cells[column]) for column in columns]
             if not any("_" in cells[column] for column in columns):  # float() takes 1_0
@@ -194,19 +192,19 @@ class CsvRows(Rows):
         column = next(column for column in columns if not _is_number(cells[column]))
         name = quoted(self._header[column]) if self._header else f"{column} of 0 to {self._width - 1}"
         found = quoted(cells[column])
-        raise DatasetError(f"{self._path}: line {line}, column {name}: expected a number, found {found}")
+        raise FormatError(f"line {line}, column {name}: expected a number, found {found}")
 
     @contextmanager
     def _open(self) -> Iterator[io.TextIOWrapper]:
-        with open_regular(self._path, DatasetError) as binary:
+        with open_regular(self._path) as binary:
             try:
                 yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             except UnicodeDecodeError as error:
-                raise DatasetError(f"{self._path}: expected CSV: {said(error)}") from None
+                raise FormatError(f"expected CSV: {said(error)}") from None
 
     def _records(self, lines: Iterable[str], done: int = 0) -> Iterator[tuple[int, list[str]]]:
         """Yield rows that are not empty, and the number of the last line of each, behind `done` others."""
-        capped = _Capped(lines, self._path)
+        capped = _Capped(lines)
         reader = csv.reader(capped, strict=True)
         try:
             for record in reader:
@@ -215,7 +213,7 @@ class CsvRows(Rows):
                     yield done + reader.line_num, record
         except csv.Error as error:
             line = done + reader.line_num
-            raise DatasetError(f"{self._path}: line {line}: expected CSV: {said(error)}") from None
+            raise FormatError(f"line {line}: expected CSV: {said(error)}") from None
 
     def _find(self, column: str | int | None) -> int | None:
         if column is None:
@@ -225,9 +223,7 @@ class CsvRows(Rows):
         if str(column).isdecimal() and int(column) < self._width:
             return int(column)
         names = ", ".join(self._header) if self._header else f"0 to {self._width - 1}"
-        raise DatasetError(
-            f"{self._path}: label column: expected one of {quoted(names)}, found {quoted(str(column))}"
-        )
+        raise FormatError(f"label column: expected one of {quoted(names)}, found {quoted(str(column))}")
 
 
 class _Capped:
@@ -236,8 +232,8 @@ class _Capped:
     `characters` are those since it was last set to 0.
     """
 
-    def __init__(self, lines: Iterable[str], path: str) -> None:
-        self._lines, self._path, self.characters = iter(lines), path, 0
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self.characters = iter(lines), 0
 
     def __iter__(self) -> _Capped:
         return self
@@ -246,9 +242,7 @@ class _Capped:
         line = next(self._lines)
         self.characters += len(line)
         if self.characters > _MOST_CHARACTERS:
-            raise DatasetError(
-                f"{self._path}: expected rows of at most {_MOST_CHARACTERS} characters, found more"
-            )
+            raise FormatError(f"expected rows of at most {_MOST_CHARACTERS} characters, found more")
         return line
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import DatasetError
 from mlpinfer.io.archives import DEFLATE_RATIO, Gunzip
 from mlpinfer.io.data.rows import PIXEL_SCALE, Rows, map_file
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import open_regular
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -33,7 +33,7 @@ class IdxRows(Rows):
 
     Raises
     ------
-    DatasetError
+    FormatError
         If the file is not IDX, is cut short, or is longer than it declares. Of a gzipped file that
         shows when its last row is read.
     FileNotFoundError
@@ -41,7 +41,7 @@ class IdxRows(Rows):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = self._path = os.fspath(path)
-        with open_regular(path, DatasetError) as file:
+        with open_regular(path) as file:
             self._plain = file.read(2) != _GZIP_MAGIC
             size = os.fstat(file.fileno()).st_size
         self._lock = threading.Lock()  # of the place that has been unpacked to
@@ -52,26 +52,25 @@ class IdxRows(Rows):
         self.scale = PIXEL_SCALE if dtype == np.uint8 and len(shape) > 1 else None
         self._row_bytes = math.prod(self.shape) * dtype.itemsize
         if self._plain:
-            _check_length(self.name, size - offset, self.samples * self._row_bytes)
+            _check_length(size - offset, self.samples * self._row_bytes)
             # Bytes need no other order: then a read is a view.
             self.mapped = dtype.itemsize == 1
         elif self.samples * self._row_bytes > size * DEFLATE_RATIO:
-            raise DatasetError(f"{self.name}: cut short: {size} compressed bytes cannot hold {shape}")
+            raise FormatError(f"cut short: {size} compressed bytes cannot hold {shape}")
         self._source.close()  # until the first read: thousands of files may be open as rows
         self._next = self.samples
 
     def _start(self) -> None:
         """Go to the first row."""
         if self._plain:
-            with open_regular(self._path, DatasetError) as file:
-                self._source: Gunzip | _Plain = _Plain(file.read(_MOST_HEADER), self.name)
+            with open_regular(self._path) as file:
+                self._source: Gunzip | _Plain = _Plain(file.read(_MOST_HEADER))
         else:
-            self._source = Gunzip(open_regular(self._path, DatasetError), DatasetError, self.name)
+            self._source = Gunzip(open_regular(self._path))
         self._next = 0
-        self._header: _Header = _read_header(self._source, self.name)
+        self._header: _Header = _read_header(self._source)
 
-    def read(self, begin: int, end: int) -> npt.NDArray[Any]:
-        """Return rows `begin` to `end`, of the machine's byte order; quickest in order."""
+    def _read(self, begin: int, end: int) -> npt.NDArray[Any]:
         dtype = self._header[0]
         if self._plain:
             x = self._map()[begin:end]
@@ -82,10 +81,10 @@ class IdxRows(Rows):
 
     def _map(self) -> npt.NDArray[Any]:
         dtype, shape, offset = self._header
-        with open_regular(self._path, DatasetError) as file:
+        with open_regular(self._path) as file:
             if os.fstat(file.fileno()).st_size != offset + self.samples * self._row_bytes:
-                raise DatasetError(f"{self.name}: changed while it was read, try again")
-            return map_file(file, self.name, dtype, offset, shape)
+                raise FormatError("changed while it was read, try again")
+            return map_file(file, dtype, offset, shape)
 
     def __del__(self) -> None:
         if "_source" in vars(self):
@@ -99,7 +98,7 @@ class IdxRows(Rows):
             before = self._header
             self._start()
             if self._header != before:
-                raise DatasetError(f"{self.name}: changed while it was read, try again")
+                raise FormatError("changed while it was read, try again")
         while self._next < begin:
             skipped = min(begin - self._next, max(1, _SKIP_BYTES // self._row_bytes))
             self._source.read(skipped * self._row_bytes)
@@ -112,34 +111,34 @@ class IdxRows(Rows):
         return np.frombuffer(values, self._header[0]).reshape(end - begin, *self.shape)
 
 
-def _read_header(source: Gunzip | _Plain, name: str) -> _Header:
+def _read_header(source: Gunzip | _Plain) -> _Header:
     zeros, code, ndim = struct.unpack(">HBB", source.read(4))
     if zeros or code not in _TYPES or ndim == 0:
         other = "; unpack files of other formats" if isinstance(source, Gunzip) else ""
-        raise DatasetError(f"{name}: expected an IDX file (two zero bytes, a type code), found none{other}")
+        raise FormatError(f"expected an IDX file (two zero bytes, a type code), found none{other}")
     shape = struct.unpack(f">{ndim}I", source.read(4 * ndim))
     if 0 in shape or ndim > 8:
-        raise DatasetError(f"{name}: expected 1 to 8 dimensions above zero, found {shape[:8]}")
+        raise FormatError(f"expected 1 to 8 dimensions above zero, found {shape[:8]}")
     return np.dtype(_TYPES[code]), shape, 4 + 4 * ndim
 
 
-def _check_length(name: str, found: int, expected: int) -> None:
+def _check_length(found: int, expected: int) -> None:
     if found < expected:
-        raise DatasetError(f"{name}: cut short: {expected} bytes expected, {found} found")
+        raise FormatError(f"cut short: {expected} bytes expected, {found} found")
     if found > expected:
-        raise DatasetError(f"{name}: {found - expected} bytes more than its header says")
+        raise FormatError(f"{found - expected} bytes more than its header says")
 
 
 class _Plain:
     """The beginning of a file, read like a `Gunzip`."""
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data, self._at, self._name = data, 0, name
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
 
     def read(self, count: int) -> bytes:
         left = len(self._data) - self._at
         if count > left:
-            raise DatasetError(f"{self._name}: cut short: {count} bytes expected, {left} found")
+            raise FormatError(f"cut short: {count} bytes expected, {left} found")
         self._at += count
         return self._data[self._at - count : self._at]
 

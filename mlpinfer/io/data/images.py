@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import said
-from mlpinfer.errors import DatasetError, missing_package
+from mlpinfer.errors import missing_package
 from mlpinfer.io.data.rows import PIXEL_SCALE, Rows
+from mlpinfer.io.errors import FormatError, data_file
 from mlpinfer.io.files import read_file
 
 _MOST_PIXELS = 100_000_000
@@ -40,7 +41,7 @@ class ImageRows(Rows):
 
     def __init__(self, paths: Sequence[str], side: int | None, invert: bool = False) -> None:
         if side is None:
-            raise DatasetError(f"{paths[0]}: expected a network of square images for an image, found another")
+            raise FormatError("expected a network of square images for an image, found another")
         try:
             import PIL.Image  # noqa: F401
         except ImportError:
@@ -55,8 +56,7 @@ class ImageRows(Rows):
         """Rows of each file: one."""
         return [1] * self.samples
 
-    def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
-        """Return images `begin` to `end`."""
+    def _read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
         paths = self._paths[begin:end]
         return (
             np.stack([self._pixels(path) for path in paths])
@@ -65,26 +65,29 @@ class ImageRows(Rows):
         )
 
     def _pixels(self, path: str) -> npt.NDArray[np.uint8]:
+        with data_file(path):
+            return self._decode(read_file(path))
+
+    def _decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps
 
-        data = read_file(path, DatasetError)
         scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Pillow, about sizes that are checked here
                 with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                     if image.width * image.height > _MOST_PIXELS:
-                        raise DatasetError(f"{path}: expected at most {_MOST_PIXELS} pixels, found more")
+                        raise FormatError(f"expected at most {_MOST_PIXELS} pixels, found more")
                     if image.width * image.height * scans > _MOST_SCANNED:
-                        raise DatasetError(f"{path}: expected about ten scans of its pixels, found {scans}")
+                        raise FormatError(f"expected about ten scans of its pixels, found {scans}")
                     upright = ImageOps.exif_transpose(image)
                     if upright.has_transparency_data:  # on a ground of the other colour than the strokes
                         ground = Image.new("RGBA", upright.size, "white" if self._invert else "black")
                         upright = Image.alpha_composite(ground, upright.convert("RGBA"))
                     grey = upright.convert("L").resize((self._side, self._side))
                     pixels = np.asarray(grey, np.uint8)
-        except (DatasetError, MemoryError):
+        except (FormatError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise half a dozen unrelated types
-            raise DatasetError(f"{path}: expected a PNG or JPEG image: {said(error)}") from None
+            raise FormatError(f"expected a PNG or JPEG image: {said(error)}") from None
         return 255 - pixels if self._invert else pixels

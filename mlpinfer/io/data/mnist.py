@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mlpinfer.errors import DatasetError
 from mlpinfer.io.data.dataset import Dataset, load_data
 from mlpinfer.io.data.rows import PIXEL_SCALE
+from mlpinfer.io.errors import data_file
 from mlpinfer.io.files import read_file
 
 _FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_mnist")
@@ -36,7 +37,9 @@ def load_mnist_dataset() -> Dataset:
         If the bundled files are not the official ones.
     """
     for path, digest in _SHA256.items():
-        if hashlib.sha256(read_file(path, DatasetError)).hexdigest() != digest:
+        with data_file(path):
+            found = hashlib.sha256(read_file(path)).hexdigest()
+        if found != digest:
             raise DatasetError(f"{path}: the bundled test set is damaged, install mlpinfer again")
     data = load_data(IMAGES, LABELS)
     return Dataset(data.x, data.y, data.scale, "MNIST test")

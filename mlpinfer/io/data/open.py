@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mlpinfer.errors import DatasetError
 from mlpinfer.io.data.rows import JoinedRows, Rows
+from mlpinfer.io.errors import FormatError, data_file
 from mlpinfer.io.files import open_regular
 
 #: How PNG and JPEG files begin.
@@ -75,9 +76,13 @@ def open_files(
         if is_image:
             from mlpinfer.io.data import images  # late: each format is imported where it is met
 
-            parts.append(images.ImageRows(list(group), side, invert))
+            found = list(group)
+            with data_file(found[0]):
+                parts.append(images.ImageRows(found, side, invert))
         else:
-            parts.extend(_open(path, label_column, header) for path in group)
+            for path in group:
+                with data_file(path):
+                    parts.append(_open(path, label_column, header))
     return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
 
 
@@ -141,11 +146,11 @@ def _is_image(path: str) -> bool:
 
 
 def _begin(path: str) -> bytes:
-    with open_regular(path, DatasetError) as file:
+    with data_file(path), open_regular(path) as file:
         try:
             return file.read(64)
         except OSError as error:
-            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+            raise FormatError(f"cannot be read: {error.strerror}") from None
 
 
 def _open(path: str, label_column: str | int | None, header: bool | None) -> Rows:
@@ -153,7 +158,7 @@ def _open(path: str, label_column: str | int | None, header: bool | None) -> Row
 
     begin = _begin(path)
     if not begin:
-        raise DatasetError(f"{path}: expected rows, found an empty file")
+        raise FormatError("expected rows, found an empty file")
     if begin.startswith(b"\x93NUMPY"):
         return npy.NpyRows(path)
     if begin.startswith(b"PK\x03\x04"):
@@ -162,4 +167,4 @@ def _open(path: str, label_column: str | int | None, header: bool | None) -> Row
         return csv.CsvRows(path, label_column, header)
     if begin.startswith((b"\0\0", b"\x1f\x8b")):
         return idx.IdxRows(path)
-    raise DatasetError(f"{path}: expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these")
+    raise FormatError("expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import DatasetError
+from mlpinfer.io.errors import FormatError, data_file
 
 #: What pixels of one byte are multiplied by to lie in [0, 1].
 PIXEL_SCALE = 1 / 255
@@ -55,7 +56,6 @@ class Rows(abc.ABC):
         """Rows of each file, in order."""
         return [self.samples]
 
-    @abc.abstractmethod
     def read(self, begin: int, end: int) -> Array:
         """Return rows `begin` to `end`, shape (end - begin, *shape).
 
@@ -64,24 +64,30 @@ class Rows(abc.ABC):
         DatasetError
             If what stands there is not what rows are made of.
         """
+        with data_file(self.name):
+            return self._read(begin, end)
+
+    @abc.abstractmethod
+    def _read(self, begin: int, end: int) -> Array:
+        """Return rows as `read`, or raise `FormatError`."""
 
 
 def map_file(
-    file: BinaryIO, name: str, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], order: Order = "C"
+    file: BinaryIO, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], order: Order = "C"
 ) -> Array:
     """Return the values behind `offset` of an open file, mapped into memory read-only.
 
     Raises
     ------
-    DatasetError
+    FormatError
         If the addresses are not there to be had, or the file has become shorter.
     """
     try:
         return np.memmap(file, dtype, "r", offset, shape, order)
     except OSError as error:
-        raise DatasetError(f"{name}: cannot be mapped into memory: {error.strerror}") from None
+        raise FormatError(f"cannot be mapped into memory: {error.strerror}") from None
     except ValueError:
-        raise DatasetError(f"{name}: changed while it was read, try again") from None
+        raise FormatError("changed while it was read, try again") from None
 
 
 class ArrayRows(Rows):
@@ -91,14 +97,13 @@ class ArrayRows(Rows):
         if x.ndim == 1:
             x = x.reshape(-1, 1)
         if x.ndim < 2 or x.size == 0:
-            raise DatasetError(f"{name}: expected rows of features, (N, D), found shape {x.shape}")
+            raise FormatError(f"expected rows of features, (N, D), found shape {x.shape}")
         self.name, self._x, self.y, self.scale = name, x, y, scale
         if y is not None:
             check_one_a_row(y, len(x), name)
         self.samples, self.shape = len(x), x.shape[1:]
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return rows `begin` to `end`, as they are."""
+    def _read(self, begin: int, end: int) -> Array:
         return self._x[begin:end]
 
 
@@ -161,8 +166,7 @@ class JoinedRows(Rows):
         """Rows of each file, in order."""
         return [count for part in self._parts for count in part.counts]
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return rows `begin` to `end`, copied where they come from several sources."""
+    def _read(self, begin: int, end: int) -> Array:
         i = bisect.bisect_right(self._starts, min(begin, self.samples - 1)) - 1
         if end <= self._starts[i + 1]:
             return self._parts[i].read(begin - self._starts[i], end - self._starts[i])

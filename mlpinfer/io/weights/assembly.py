@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 from mlpinfer.io.weights import key_names
 from mlpinfer.io.weights.key_names import shown
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.model.network import Network
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,7 @@ LAYOUTS = ("in-out", "out-in")
 
 
 def to_network(
-    raw: RawWeights,
+    raw: RawTensors,
     hidden: str | Sequence[str] | None,
     head: str | None,
     scale: float | None,
@@ -32,14 +32,14 @@ def to_network(
 
     Raises
     ------
-    WeightsError
+    FormatError, WeightsError
         Naming the key, what was expected and what was found; or the options to add, where the file
         says neither which activations it has nor which way round its weights lie.
     """
     layout = layout or raw.metadata.get("layout")
     if layout not in (None, *LAYOUTS):
-        raise WeightsError(f"layout: expected in-out or out-in, found {quoted(layout)}")
-    found = key_names.find(raw)
+        raise FormatError(f"layout: expected in-out or out-in, found {quoted(layout)}")
+    found = key_names.find_layers(raw)
     told = layout or found.layout or key_names.layout_by_shape(*_arrays(raw, found.pairs))
     pairs = found.pairs if found.ordered else key_names.in_order(raw, found.pairs, told)
     weights = [_turned(raw.arrays[W], told) for W, _ in pairs]
@@ -54,7 +54,7 @@ def to_network(
             "head (--head softmax, sigmoid, identity)": head,
         }
         give = " and ".join(option for option, value in missing.items() if value is None)
-        raise WeightsError(f"the file does not say its activations: give {give}")
+        raise FormatError(f"the file does not say its activations: give {give}")
     return Network.from_arrays(
         weights,
         [np.zeros(W.shape[1], W.dtype) if b is None else b for W, b in zip(weights, biases, strict=True)],
@@ -77,12 +77,12 @@ def to_arrays(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, metadata
 
 
-def is_the_book_s(network: Network) -> bool:
+def needs_no_metadata(network: Network) -> bool:
     """Tell whether the book's layout alone says all of a network."""
     return set(network.hidden) <= {"sigmoid"} and network.head == "softmax" and network.scale is None
 
 
-def _arrays(raw: RawWeights, pairs: list[key_names.Pair]) -> tuple[list[Array], list[Array]]:
+def _arrays(raw: RawTensors, pairs: list[key_names.Pair]) -> tuple[list[Array], list[Array]]:
     return [raw.arrays[W] for W, _ in pairs], [raw.arrays[b] for _, b in pairs if b is not None]
 
 
@@ -105,25 +105,25 @@ def _check_sizes(pairs: list[key_names.Pair], weights: list[Array], biases: list
     total = 0
     for (W_name, b_name), W, b in zip(pairs, weights, biases, strict=True):
         if W.ndim != 2 or W.size == 0:
-            raise WeightsError(f"{shown(W_name)}: expected shape (inputs, outputs), found {W.shape}")
+            raise FormatError(f"{shown(W_name)}: expected shape (inputs, outputs), found {W.shape}")
         if b is not None and b.size != W.shape[1]:
             fit = f"expected shape {W.shape[1:]} to fit {shown(W_name)}"
-            raise WeightsError(f"{shown(str(b_name))}: {fit}, found {b.shape}")
+            raise FormatError(f"{shown(str(b_name))}: {fit}, found {b.shape}")
         total += (W.size + W.shape[1]) * (W.itemsize if W.dtype.kind == "f" else 8)
     if total > MAX_FILE_BYTES:
-        raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
+        raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found {total}")
 
 
-def _metadata_hidden(raw: RawWeights) -> list[str] | None:
+def _metadata_hidden(raw: RawTensors) -> list[str] | None:
     hidden = raw.metadata.get("hidden")
     return None if hidden is None else hidden.split(",") if hidden else []
 
 
-def _metadata_scale(raw: RawWeights) -> float | None:
+def _metadata_scale(raw: RawTensors) -> float | None:
     text = raw.metadata.get("scale")
     if text is None:
         return None
     try:
         return float(text if "_" not in text else "")  # float() would take 1_0
     except ValueError:
-        raise WeightsError(f"scale: expected a number, found {quoted(text)}") from None
+        raise FormatError(f"scale: expected a number, found {quoted(text)}") from None

@@ -7,7 +7,8 @@ import os
 import numpy as np
 
 from mlpinfer.errors import WeightsError
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.errors import weights_file
+from mlpinfer.io.files import atomic_write
 from mlpinfer.io.weights import assembly
 from mlpinfer.io.weights.load import decode
 from mlpinfer.io.weights.save import encode
@@ -33,7 +34,8 @@ def convert(network: Network, path: str | os.PathLike[str]) -> float:
         If no format has the suffix.
     """
     data = encode(network, path)
-    again = assembly.to_network(decode(data), None, None, None, None)
+    with weights_file(path):
+        again = assembly.to_network(decode(data), None, None, None, None)
     x = np.random.default_rng(0).random((ROWS, network.sizes[0])) / (network.scale or 1)
     with np.errstate(all="ignore"):  # outputs beyond the largest number are compared too
         ours, theirs = network.forward(x), again.forward(x)
@@ -46,6 +48,6 @@ def convert(network: Network, path: str | os.PathLike[str]) -> float:
         raise WeightsError(
             f"{os.fspath(path)}: read back, {', '.join(what) or 'weights'} would differ; not written"
         )
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
     return difference

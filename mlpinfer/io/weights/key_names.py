@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
-from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawWeights
+from mlpinfer.io.errors import FormatError
+from mlpinfer.io.weights.raw_tensors import MAX_ARRAYS, RawTensors
 
 #: Keys of a layer's weights and of its biases, where it has any.
 Pair = tuple[str, str | None]
@@ -41,7 +41,7 @@ _MAX_KEY = 1_000
 _MAX_SEARCHED = 10
 
 
-class Found(NamedTuple):
+class LayerKeys(NamedTuple):
     """Pairs of keys, and what their names say.
 
     Attributes
@@ -60,21 +60,21 @@ class Found(NamedTuple):
     by_the_book: bool = False
 
 
-def find(raw: RawWeights) -> Found:
+def find_layers(raw: RawTensors) -> LayerKeys:
     """Pair the keys of weights and biases.
 
     Raises
     ------
-    WeightsError
+    FormatError
         If a key is missing, or one stands there that is not a linear layer's.
     """
     if len(raw.arrays) > MAX_ARRAYS:
-        raise WeightsError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
+        raise FormatError(f"expected at most {MAX_ARRAYS} arrays, found {len(raw.arrays)}")
     for key in raw.arrays:
         if len(key) > _MAX_KEY:
-            raise WeightsError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
+            raise FormatError(f"expected names of at most {_MAX_KEY} characters, found {quoted(key)}")
     if any(key[0] == "W" and _BOOK.fullmatch(key) for key in raw.arrays if key):
-        return Found(_find_book(raw), "in-out", ordered=True, by_the_book=True)
+        return LayerKeys(_find_book(raw), "in-out", ordered=True, by_the_book=True)
     for suffix, layout in _SUFFIXES.items():
         if any(re.fullmatch(rf"(.*[./])?{suffix}", key) for key in raw.arrays):
             pairs = _find_suffixed(raw, suffix)
@@ -83,16 +83,16 @@ def find(raw: RawWeights) -> Found:
         count = sum(key.startswith("coefs_.") for key in raw.arrays)
         pairs = [(f"coefs_.{i}", f"intercepts_.{i}") for i in range(count)]
         _refuse_others(raw, pairs)
-        return Found(pairs, "in-out", ordered=True)
+        return LayerKeys(pairs, "in-out", ordered=True)
     return _by_number(_find_any(raw), None)
 
 
-def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
+def in_order(raw: RawTensors, pairs: list[Pair], layout: str) -> list[Pair]:
     """Return pairs whose names are words in the one order in which they make a network.
 
     Raises
     ------
-    WeightsError
+    FormatError
         If there are several.
     """
 
@@ -118,7 +118,7 @@ def in_order(raw: RawWeights, pairs: list[Pair], layout: str) -> list[Pair]:
     if raw.ordered and chains(by_file) and (by_name == by_file or not chains(by_name)):
         return by_file
     shown_names = ", ".join(shown(W) for W, _ in by_name[:6]) + ", ..." * (len(by_name) > 6)
-    raise WeightsError(f"expected names that tell the order of the layers, found {shown_names}; number them")
+    raise FormatError(f"expected names that tell the order of the layers, found {shown_names}; number them")
 
 
 def natural(key: str) -> list[tuple[int, int, str]]:
@@ -150,26 +150,24 @@ def chained(pairs: list[Pair], ends: Callable[[Pair], tuple[int, int]]) -> list[
     return behind(frozenset(pairs), None)
 
 
-def _by_number(pairs: list[Pair], layout: str | None) -> Found:
+def _by_number(pairs: list[Pair], layout: str | None) -> LayerKeys:
     """Order pairs whose names differ in their numbers alone."""
     if len({re.sub(r"[0-9]+", "", W) for W, _ in pairs}) > 1:
-        return Found(pairs, layout, ordered=False)
-    return Found(sorted(pairs, key=lambda pair: natural(pair[0])), layout, ordered=True)
+        return LayerKeys(pairs, layout, ordered=False)
+    return LayerKeys(sorted(pairs, key=lambda pair: natural(pair[0])), layout, ordered=True)
 
 
-def _find_book(raw: RawWeights) -> list[Pair]:
+def _find_book(raw: RawTensors) -> list[Pair]:
     layers = {int(match[2]) for key in raw.arrays if (match := _BOOK.fullmatch(key))}
     pairs: list[Pair] = [(f"W{i}", f"b{i}") for i in range(1, len(layers) + 1)]
     wanted = {name for pair in pairs for name in pair}
     if missing := [name for pair in pairs for name in pair if name not in raw.arrays]:
-        raise WeightsError(
-            f"{missing[0]}: expected, because W1 to b{max(layers)} make a network, but missing"
-        )
+        raise FormatError(f"{missing[0]}: expected, because W1 to b{max(layers)} make a network, but missing")
     for key, array in raw.arrays.items():
         if key in wanted:
             continue
         if array.ndim in (1, 2) and (_LAYER_LIKE.fullmatch(key) or _STATISTICS.search(_last_word(key))):
-            raise WeightsError(
+            raise FormatError(
                 f"{shown(key)}: expected W1, b1, W2, b2, ... alone, found another layer's array"
             )
         raw.notes.append(f"{quoted(key)} left out: not a layer's W or b")
@@ -180,7 +178,7 @@ def _last_word(key: str) -> str:
     return re.split(r"\W", key)[-1]
 
 
-def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:
+def _find_suffixed(raw: RawTensors, suffix: str) -> list[Pair]:
     """Pair ``NAME.weight`` with ``NAME.bias``."""
     stems = [key.removesuffix(suffix) for key in raw.arrays if key.endswith(suffix)]
     pairs: list[Pair] = [
@@ -190,35 +188,35 @@ def _find_suffixed(raw: RawWeights, suffix: str) -> list[Pair]:
     for W, _ in pairs:
         if raw.arrays[W].ndim != 2:
             shape = raw.arrays[W].shape
-            raise WeightsError(f"{shown(W)}: expected the weights of a linear layer, found shape {shape}")
+            raise FormatError(f"{shown(W)}: expected the weights of a linear layer, found shape {shape}")
     return pairs
 
 
-def _find_any(raw: RawWeights) -> list[Pair]:
+def _find_any(raw: RawTensors) -> list[Pair]:
     """Pair arrays of two dimensions with those of one, by their names."""
     keys = sorted(raw.arrays, key=natural)
     weights = [key for key in keys if raw.arrays[key].ndim == 2 and raw.arrays[key].shape[0] != 1]
     biases = [key for key in keys if key not in weights and raw.arrays[key].ndim in (1, 2)]
     if not weights or len(weights) != len(biases) or len(weights) + len(biases) != len(keys):
         found = ", ".join(quoted(key, 20) for key in keys[:6]) or "none"
-        raise WeightsError(
+        raise FormatError(
             f"expected arrays W1, b1, W2, b2, ... or NAME.weight, NAME.bias, ..., found {found}"
         )
     return list(zip(weights, biases, strict=True))
 
 
-def _refuse_others(raw: RawWeights, pairs: Sequence[Pair]) -> None:
+def _refuse_others(raw: RawTensors, pairs: Sequence[Pair]) -> None:
     wanted = {name for pair in pairs for name in pair}
     for key in raw.arrays:
         if key not in wanted:
             found = "this"
             if _STATISTICS.search(_last_word(key)):
                 found = "batch normalization; make it part of them first, as Network.from_torch does"
-            raise WeightsError(
+            raise FormatError(
                 f"{shown(key)}: expected weights and biases of linear layers only, found {found}"
             )
     for missing in wanted - raw.arrays.keys() - {None}:
-        raise WeightsError(f"{shown(str(missing))}: expected beside the other layers, but missing")
+        raise FormatError(f"{shown(str(missing))}: expected beside the other layers, but missing")
 
 
 def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[Any]]) -> str:
@@ -226,7 +224,7 @@ def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[An
 
     Raises
     ------
-    WeightsError
+    FormatError
         If all weights are square.
     """
     fits = {
@@ -235,5 +233,5 @@ def layout_by_shape(weights: list[npt.NDArray[Any]], biases: list[npt.NDArray[An
     }
     layouts = [layout for layout, fit in fits.items() if fit]
     if len(layouts) == 2:
-        raise WeightsError("square weights without telling names: give layout (--layout in-out or out-in)")
+        raise FormatError("square weights without telling names: give layout (--layout in-out or out-in)")
     return layouts[0] if layouts else "in-out"  # where neither fits, from_arrays says which array does not

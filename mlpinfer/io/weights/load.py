@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import InputError, MlpInferError, WeightsError
+from mlpinfer.errors import InputError
 from mlpinfer.io.archives import unzip
+from mlpinfer.io.errors import FormatError, weights_file
 from mlpinfer.io.files import read_file
 from mlpinfer.io.weights import assembly, numpy_pickle
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.model.network import Network, checked_head, checked_hidden, checked_scale
 
 #: The shipped network that is scored where none is named.
@@ -52,45 +53,36 @@ def load_network(
     FileNotFoundError
     """
     _check_options(hidden, head, scale, layout)
-    data = read_file(path, WeightsError)
-    try:
-        return assembly.to_network(decode(data), hidden, head, scale, layout)
-    except WeightsError as error:
-        raise WeightsError(f"{os.fspath(path)}: {error}") from None
-    except MlpInferError:
-        raise
-    except MemoryError:
-        raise WeightsError(f"{os.fspath(path)}: does not fit into memory") from None
-    except Exception as error:  # nothing else may leave a reader, whatever a stranger put into a file
-        raise WeightsError(f"{os.fspath(path)}: damaged ({type(error).__name__})") from error
+    with weights_file(path):
+        return assembly.to_network(decode(read_file(path)), hidden, head, scale, layout)
 
 
 def _check_options(
     hidden: str | Sequence[str] | None, head: str | None, scale: float | None, layout: str | None
 ) -> None:
     if hidden is not None:
-        checked_hidden(hidden, InputError)
+        checked_hidden(hidden)
     if head is not None:
-        checked_head(head, InputError)
-    checked_scale(scale, InputError)
+        checked_head(head)
+    checked_scale(scale)
     if layout not in (None, *assembly.LAYOUTS):
         raise InputError(f"layout: expected in-out or out-in, found {quoted(layout)}")
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read the arrays of a weight file; its first bytes decide the format.
 
     Raises
     ------
-    WeightsError
+    FormatError
     """
     if data.startswith(b"PK\x03\x04"):
         from mlpinfer.io.weights import npz, torch_zip  # late: each format is imported where it is met
 
-        members = unzip(data, WeightsError)
+        members = unzip(data)
         return torch_zip.decode(members) if torch_zip.is_torch_zip(members) else npz.decode(members)
     if data.startswith(_TORCH_LEGACY):
-        raise WeightsError("PyTorch's legacy format: save again with a PyTorch of 1.6 or later")
+        raise FormatError("PyTorch's legacy format: save again with a PyTorch of 1.6 or later")
     if data[8:9] == b"{":
         from mlpinfer.io.weights import safetensors
 
@@ -102,7 +94,7 @@ def decode(data: bytes) -> RawWeights:
         from mlpinfer.io.weights import onnx
 
         return onnx.decode(data)
-    raise WeightsError("expected a pickle, npz, safetensors, PyTorch zip or ONNX file, found none of these")
+    raise FormatError("expected a pickle, npz, safetensors, PyTorch zip or ONNX file, found none of these")
 
 
 def shipped(name: str = DEFAULT) -> str:

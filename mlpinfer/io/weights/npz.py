@@ -12,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
 from mlpinfer.io import npy_format
-from mlpinfer.io.weights.raw_tensors import RawWeights, parse_metadata
+from mlpinfer.io.errors import of_member
+from mlpinfer.io.weights.raw_tensors import RawTensors, parse_metadata
 
 _METADATA = "metadata.json"
 
 
-def decode(members: Mapping[str, bytes]) -> RawWeights:
+def decode(members: Mapping[str, bytes]) -> RawTensors:
     """Read the arrays of an unpacked npz file.
 
     Raises
     ------
-    WeightsError
+    FormatError
         If a member is not an array of numbers.
     """
     arrays, notes, metadata = {}, [], {}
@@ -32,10 +32,11 @@ def decode(members: Mapping[str, bytes]) -> RawWeights:
         if name == _METADATA:
             metadata = parse_metadata(member)
         elif name.endswith(".npy"):
-            arrays[name.removesuffix(".npy")] = npy_format.decode(member, name, WeightsError)
+            with of_member(name):
+                arrays[name.removesuffix(".npy")] = npy_format.decode(member)
         else:
             notes.append(f"{quoted(name)} left out: expected an .npy array")
-    return RawWeights(arrays, metadata, notes)
+    return RawTensors(arrays, metadata, notes)
 
 
 def encode(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:

@@ -15,30 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.npy_format import DTYPES, is_shape
 from mlpinfer.io.weights import restricted_unpickler
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.raw_tensors import RawTensors
 
 #: Key of the activations and the scale, where they are not the book's.
 _METADATA = "metadata"
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read a pickled dict of arrays.
 
     Raises
     ------
-    WeightsError
+    FormatError
         If it is anything else, or would run anything.
     """
     value = restricted_unpickler.run(data, _STAND_INS)
     if type(value) not in (dict, restricted_unpickler.Ordered):
-        raise WeightsError(f"expected a pickled dict of arrays W1, b1, ..., found {quoted(value)}")
-    raw = RawWeights({})
+        raise FormatError(f"expected a pickled dict of arrays W1, b1, ..., found {quoted(value)}")
+    raw = RawTensors({})
     for key, item in value.items():
         if type(key) is not str:
-            raise WeightsError(f"expected names as keys, found {quoted(key)}")
+            raise FormatError(f"expected names as keys, found {quoted(key)}")
         if type(item) is list and item and all(type(part) is _Array for part in item):
             # scikit-learn's coefs_ and intercepts_, a list of arrays each
             raw.arrays |= {f"{key}.{i}": part.value() for i, part in enumerate(item)}
@@ -58,28 +58,28 @@ class _Dtype(restricted_unpickler.Placeholder):
 
     def __init__(self, code: object, align: object, copy: object) -> None:
         if type(code) is not str or code not in DTYPES:
-            raise WeightsError(f"expected an array of floats or integers, found dtype {quoted(code)}")
+            raise FormatError(f"expected an array of floats or integers, found dtype {quoted(code)}")
         if type(align) not in (int, bool) or type(copy) not in (int, bool):
-            raise WeightsError("malformed dtype")
+            raise FormatError("malformed dtype")
         self._code = code
         self._dtype: np.dtype[Any] | None = None
 
     def build(self, state: object) -> None:
         if self._dtype is not None or type(state) is not tuple or len(state) != 8:
-            raise WeightsError("malformed dtype")
+            raise FormatError("malformed dtype")
         version, order, *rest = state
         plain = all(
             type(found) is type(wanted) and found == wanted
             for found, wanted in zip((version, *rest), (3, None, None, None, -1, -1, 0), strict=True)
         )
         if not plain or type(order) is not str or order not in ("<", ">", "|", "="):
-            raise WeightsError("refused: a dtype with fields, metadata or flags")
+            raise FormatError("refused: a dtype with fields, metadata or flags")
         self._dtype = np.dtype(self._code if order == "|" else order + self._code)
 
     @staticmethod
     def built(value: object) -> np.dtype[Any]:
         if type(value) is not _Dtype or value._dtype is None:
-            raise WeightsError("malformed array: its dtype is missing")
+            raise FormatError("malformed array: its dtype is missing")
         return value._dtype
 
 
@@ -91,29 +91,29 @@ class _Array(restricted_unpickler.Placeholder):
 
     def build(self, state: object) -> None:
         if type(state) is not tuple or len(state) != 5 or type(state[0]) is not int or state[0] != 1:
-            raise WeightsError("malformed array")
+            raise FormatError("malformed array")
         _, shape, dtype, fortran, data = state
         if type(fortran) not in (bool, int):
-            raise WeightsError("malformed array: its memory order is missing")
+            raise FormatError("malformed array: its memory order is missing")
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: object, dtype: object, shape: object, order: object) -> None:
         if self._value is not None:
-            raise WeightsError("refused: an array filled twice")
+            raise FormatError("refused: an array filled twice")
         numpy_dtype = _Dtype.built(dtype)
         if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int for n in shape):
-            raise WeightsError("malformed array: its shape is not a tuple of at most 8 integers")
+            raise FormatError("malformed array: its shape is not a tuple of at most 8 integers")
         if not is_shape(shape):
-            raise WeightsError(f"expected an array of a possible shape, found {quoted(max(shape))} in it")
+            raise FormatError(f"expected an array of a possible shape, found {quoted(max(shape))} in it")
         raw = _bytes(data)
         expected = math.prod(shape) * numpy_dtype.itemsize
         if len(raw) != expected or order not in ("C", "F"):
-            raise WeightsError(f"array of shape {shape}: expected {expected} bytes, found {len(raw)}")
+            raise FormatError(f"array of shape {shape}: expected {expected} bytes, found {len(raw)}")
         self._value = np.frombuffer(raw, numpy_dtype).reshape(shape, order=order)
 
     def value(self) -> npt.NDArray[Any]:
         if self._value is None:
-            raise WeightsError("refused: an array without contents")
+            raise FormatError("refused: an array without contents")
         return self._value
 
 
@@ -128,18 +128,18 @@ def _bytes(value: object) -> bytes:
 
 
 def _no_bytes(value: object) -> bytes:
-    raise WeightsError(f"malformed array: expected bytes, found {quoted(value)}")
+    raise FormatError(f"malformed array: expected bytes, found {quoted(value)}")
 
 
 def _ndarray(*args: object) -> None:
-    raise WeightsError("refused: numpy.ndarray called directly")
+    raise FormatError("refused: numpy.ndarray called directly")
 
 
 def _reconstruct(subtype: object, shape: object, code: object) -> _Array:
     if subtype is not _ndarray or type(shape) is not tuple or len(shape) != 1 or type(shape[0]) is not int:
-        raise WeightsError("malformed array: expected a plain numpy.ndarray")
+        raise FormatError("malformed array: expected a plain numpy.ndarray")
     if shape[0] != 0 or _bytes(code) != b"b":
-        raise WeightsError("malformed array: expected to begin empty")
+        raise FormatError("malformed array: expected to begin empty")
     return _Array()
 
 
@@ -156,7 +156,7 @@ def _scalar(dtype: object, data: object) -> _Array:
 def _encode_latin1(text: object, encoding: object) -> bytes:
     """Stand-in for ``_codecs.encode``, by which protocols 0 to 2 write bytes."""
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":
-        raise WeightsError("refused: _codecs.encode of anything but latin1")
+        raise FormatError("refused: _codecs.encode of anything but latin1")
     return _bytes(text)
 
 

@@ -1,13 +1,12 @@
-"""ONNX graphs that are a chain of linear layers and activations, in and out (extra ``onnx``).
+"""Read ONNX graphs that are a chain of linear layers and activations (extra ``onnx``).
 
-Read: Gemm or MatMul + Add, with Sigmoid, Tanh, Relu, LeakyRelu, Softmax, Identity, Flatten and Cast
-between them, and a leading Mul or Div by a scalar, which is the scale. Initialisers must be in the
-file: nothing is read from the paths that a model names.
+Such a chain is of Gemm or MatMul + Add, with Sigmoid, Tanh, Relu, LeakyRelu, Softmax, Identity, Flatten
+and Cast between them, and a leading Mul or Div by a scalar, which is the scale. Initialisers must be in
+the file: nothing is read from the paths that a model names.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,26 +16,34 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer._text import quoted, said
-from mlpinfer.errors import MlpInferError, WeightsError, missing_package
+from mlpinfer.errors import MlpInferError, missing_package
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
-from mlpinfer.io.weights.protobuf import has_more_than
-from mlpinfer.io.weights.raw_tensors import RawWeights, parse_metadata
-from mlpinfer.model.activations import slope_of
-from mlpinfer.model.network import Network
+from mlpinfer.io.weights.raw_tensors import RawTensors, parse_metadata
 
-_ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
+ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softmax": "softmax"}
 #: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of ONNX's TensorProto.
 _FLOATS = (1, 10, 11, 16)
 #: These, integers of 8 to 64 bits, and BOOL.
 _NUMBERS = frozenset({*_FLOATS, *range(2, 8), 9, 12, 13})
-_OPSET = 17
-_IR_VERSION = 8  # what came with that opset; newer files are refused by older runtimes
-_METADATA = "mlpinfer"
+#: The property of a model that holds what the graph cannot.
+METADATA = "mlpinfer"
 #: Of nodes and names, whose objects take a hundred times the memory; a layer has about 200 bytes of them.
 _MOST_BESIDE_WEIGHTS = 2**21
+#: Of each message on the way to the weights: the fields that are messages, by number.
+_MESSAGES = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor"},
+    "tensor": dict.fromkeys((4, 5, 7, 9, 10, 11), "values"),
+}
+_FIXED = {1: 8, 5: 4}
+_DELIMITED = 2
 
 
-def _library() -> Any:
+def library() -> Any:
+    """Return the package onnx, or raise MlpInferError if it is not installed."""
     try:
         import onnx
     except ImportError:
@@ -44,17 +51,17 @@ def _library() -> Any:
     return onnx
 
 
-def decode(data: bytes) -> RawWeights:
+def decode(data: bytes) -> RawTensors:
     """Read the layers of an ONNX model.
 
     Raises
     ------
-    WeightsError
+    FormatError
         If the model is damaged or is not such a chain, naming the node that is not.
     """
-    onnx = _library()
+    onnx = library()
     if has_more_than(data, _MOST_BESIDE_WEIGHTS):
-        raise WeightsError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
+        raise FormatError(f"expected at most {_MOST_BESIDE_WEIGHTS} bytes beside the weights, found more")
     try:
         model = onnx.load_from_string(data)
         graph = model.graph
@@ -68,14 +75,14 @@ def decode(data: bytes) -> RawWeights:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value_float":
                 chain.constants[node.output[0]] = np.asarray(node.attribute[0].f, np.float32)
         if model.functions:
-            raise WeightsError("expected the operators of ONNX alone, found functions of the model's own")
+            raise FormatError("expected the operators of ONNX alone, found functions of the model's own")
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later, by name
             chain.walk(graph)
     except (MlpInferError, MemoryError):
         raise
     except Exception as error:  # protobuf and onnx raise types of their own on damaged files
-        raise WeightsError(f"damaged ONNX: {said(error)}") from None
-    return chain.result(next((item.value for item in model.metadata_props if item.key == _METADATA), "{}"))
+        raise FormatError(f"damaged ONNX: {said(error)}") from None
+    return chain.result(next((item.value for item in model.metadata_props if item.key == METADATA), "{}"))
 
 
 def _check_names(graph: Any) -> None:
@@ -86,14 +93,14 @@ def _check_names(graph: Any) -> None:
     names.update(name for node in graph.node for name in node.output if name)
     for name, count in names.most_common(1):
         if count > 1:
-            raise WeightsError(f"expected one definition of each value, found {count} of {quoted(name)}")
+            raise FormatError(f"expected one definition of each value, found {count} of {quoted(name)}")
 
 
 def _array(onnx: Any, tensor: Any) -> npt.NDArray[Any]:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise WeightsError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
+        raise FormatError(f"refused: {quoted(tensor.name)} is stored in another file; save the model as one")
     if tensor.data_type not in _NUMBERS:  # what NumPy does not have, some versions of onnx convert
-        raise WeightsError(
+        raise FormatError(
             f"{quoted(tensor.name)}: expected floats or integers, found ONNX's type {tensor.data_type}"
         )
     array: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor)
@@ -117,13 +124,13 @@ class _Chain:
         inputs = [value.name for value in graph.input if value.name not in self.constants]
         outputs = [value.name for value in graph.output]
         if len(inputs) != 1 or len(outputs) != 1:
-            raise WeightsError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
+            raise FormatError(f"expected 1 input and 1 output, found {len(inputs)} and {len(outputs)}")
         value = inputs[0]
         kind = next(item.type.tensor_type for item in graph.input if item.name == value)
         self.rank, self.integers = len(kind.shape.dim), kind.elem_type not in _FLOATS
         for node in graph.node:
             if node.domain not in ("", "ai.onnx"):
-                raise WeightsError(
+                raise FormatError(
                     f"{_name(node)}: expected the operators of ONNX, found {quoted(node.domain)}"
                 )
             if node.op_type == "Constant":
@@ -133,11 +140,11 @@ class _Chain:
                 self.constants[node.output[0]] = self.constants[node.input[0]]
                 continue
             if value not in node.input or len(node.output) != 1:
-                raise WeightsError(f"{_name(node)}: expected one chain of layers, found a branch")
+                raise FormatError(f"{_name(node)}: expected one chain of layers, found a branch")
             self.step(node, value, {item.name: item for item in node.attribute})
             value = node.output[0]
         if value != outputs[0] or not self.weights:
-            raise WeightsError("expected a chain of Gemm, or of MatMul and Add, from the input to the output")
+            raise FormatError("expected a chain of Gemm, or of MatMul and Add, from the input to the output")
 
     def step(self, node: Any, value: str, attributes: Mapping[str, Any]) -> None:
         match node.op_type:
@@ -160,11 +167,11 @@ class _Chain:
                 alpha = attributes["alpha"].f if "alpha" in attributes else 0.01
                 self.behind[-1] = f"leaky_relu({float(str(np.float32(alpha)))!r})"
             case "Softmax" if not self.is_last(attributes):
-                raise WeightsError(f"{_name(node)}: expected softmax over the last axis")
-            case kind if kind in _ACTIVATIONS and self.free():
-                self.behind[-1] = _ACTIVATIONS[kind]
+                raise FormatError(f"{_name(node)}: expected softmax over the last axis")
+            case kind if kind in ACTIVATIONS and self.free():
+                self.behind[-1] = ACTIVATIONS[kind]
             case kind:
-                raise WeightsError(
+                raise FormatError(
                     f"{_name(node)}: expected linear layers and activations, found {quoted(kind)} here"
                 )
 
@@ -175,13 +182,13 @@ class _Chain:
     def check_cast(self, node: Any) -> None:
         to = next((item.i for item in node.attribute if item.name == "to"), None)
         if node.op_type == "Cast" and to not in _FLOATS:
-            raise WeightsError(f"{_name(node)}: expected a cast to floats, found one that would round")
+            raise FormatError(f"{_name(node)}: expected a cast to floats, found one that would round")
 
     def bias(self, node: Any, b: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """One number for each output, or one for all, as a row."""
         outputs = self.weights[-1].shape[1]
         if b.size not in (1, outputs) or b.shape[:-1] not in ((), (1,)):
-            raise WeightsError(f"{_name(node)}: expected {outputs} biases, found shape {b.shape}")
+            raise FormatError(f"{_name(node)}: expected {outputs} biases, found shape {b.shape}")
         return np.broadcast_to(b.reshape(-1), (outputs,))
 
     def free(self) -> bool:
@@ -189,15 +196,15 @@ class _Chain:
 
     def constant(self, node: Any, index: int) -> npt.NDArray[Any]:
         if len(node.input) <= index or node.input[index] not in self.constants:
-            raise WeightsError(f"{_name(node)}: expected constant weights")
+            raise FormatError(f"{_name(node)}: expected constant weights")
         return self.constants[node.input[index]]
 
     def add_layer(self, W: npt.NDArray[Any], b: npt.NDArray[Any] | None) -> None:
         if W.ndim != 2 or W.size == 0:  # an empty one would still have biases, of any number
-            raise WeightsError(f"expected weights of two dimensions, found shape {W.shape}")
+            raise FormatError(f"expected weights of two dimensions, found shape {W.shape}")
         self.bytes += W.nbytes
         if self.bytes > MAX_FILE_BYTES:
-            raise WeightsError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found more")
+            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes of weights, found more")
         self.weights.append(W)
         self.biases.append(b)
         self.behind.append("identity")
@@ -207,7 +214,7 @@ class _Chain:
             return attributes[name].f if name in attributes else default
 
         if "transA" in attributes and attributes["transA"].i:
-            raise WeightsError(f"{_name(node)}: expected rows of inputs, found transA")
+            raise FormatError(f"{_name(node)}: expected rows of inputs, found transA")
         W = self.constant(node, 1)
         b = self.constant(node, 2) if len(node.input) > 2 and node.input[2] else None
         alpha, beta = number("alpha", 1), number("beta", 1)
@@ -219,16 +226,16 @@ class _Chain:
 
     def leading_scale(self, node: Any, value: str) -> float:
         if node.op_type == "Div" and node.input[0] != value:
-            raise WeightsError(f"{_name(node)}: expected the input divided by a number, found the reverse")
+            raise FormatError(f"{_name(node)}: expected the input divided by a number, found the reverse")
         factor = self.constant(node, 1 if node.input[0] == value else 0)
         if factor.size != 1 or not np.isfinite(factor).all() or not factor.all():
-            raise WeightsError(
+            raise FormatError(
                 f"{_name(node)}: expected one finite number as scale, found shape {factor.shape}"
             )
         number = float(str(factor.reshape(())[()]))  # the shortest decimal: 0.1, not 0.10000000149
         return 1 / number if node.op_type == "Div" else number
 
-    def result(self, metadata: str | bytes) -> RawWeights:
+    def result(self, metadata: str | bytes) -> RawTensors:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True), 1):
             arrays |= {f"W{i}": W, f"b{i}": np.zeros(W.shape[1], W.dtype) if b is None else b}
@@ -243,7 +250,7 @@ class _Chain:
         exact = ours.get("hidden", "")
         if _rounded(exact.split(",")) == _rounded(self.behind[:-1]):
             found["hidden"] = exact
-        return RawWeights(arrays, found)
+        return RawTensors(arrays, found)
 
 
 def _rounded(names: list[str]) -> list[str | np.float32]:
@@ -271,59 +278,39 @@ def _name(node: Any) -> str:
     return quoted(node.name or node.op_type)
 
 
-def encode(network: Network) -> bytes:
-    """Return an ONNX model of the network, from rows ``x`` (N, D) to ``y`` (N, K).
+def has_more_than(data: bytes, most: int) -> bool:
+    """Return True if more than `most` bytes of an ONNX model are anything but the values of its tensors.
 
-    Weights keep their dtype and are cast in the graph where it is not the one computed in: float32,
-    or float64 where any weight is.
+    It is asked before the protobuf library makes objects of them: an empty message takes 2 bytes of a file
+    and about 200 of memory. Fields are read as the encoding of Protocol Buffers has them: a varint of number
+    and type, then a varint, 4 or 8 bytes, or a length and bytes. What is malformed counts as little as it
+    can, because the library refuses it.
     """
-    onnx = _library()
-    helper, proto = onnx.helper, onnx.TensorProto
-    wide = any(a.dtype == np.float64 for layer in network.layers for a in (layer.W, layer.b))
-    dtype, kind = (np.float64, proto.DOUBLE) if wide else (np.float32, proto.FLOAT)
-    nodes, initializers = [], []
-
-    def constant(name: str, array: npt.NDArray[Any]) -> str:
-        initializers.append(onnx.numpy_helper.from_array(array, name))
-        if array.dtype == dtype:
-            return name
-        nodes.append(helper.make_node("Cast", [name], [f"{name}_cast"], to=kind))
-        return f"{name}_cast"
-
-    value = "x"
-    if network.scale is not None:
-        nodes.append(
-            helper.make_node("Mul", [value, constant("scale", np.asarray(network.scale, dtype))], ["scaled"])
-        )
-        value = "scaled"
-    for i, layer in enumerate(network.layers, 1):
-        inputs = [value, constant(f"W{i}", layer.W), constant(f"b{i}", layer.b)]
-        nodes.append(helper.make_node("Gemm", inputs, [f"z{i}"]))
-        value = f"a{i}"
-        nodes.append(_activation_node(helper, layer.activation, f"z{i}", value))
-    nodes[-1].output[0] = "y"
-    rows, columns = network.sizes[0], network.sizes[-1]
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info("x", kind, ["N", rows])],
-        [helper.make_tensor_value_info("y", kind, ["N", columns])],
-        initializers,
-    )
-    opset = helper.make_opsetid("", _OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mlpinfer")
-    exact = {"hidden": ",".join(network.hidden)}
-    if network.scale is not None:
-        exact["scale"] = repr(network.scale)
-    helper.set_model_props(model, {_METADATA: json.dumps(exact)})
-    return bytes(model.SerializeToString())
+    found, todo = 0, [(0, len(data), "model")]
+    while todo and found <= most:
+        begin, end, message = todo.pop()
+        if begin == end:
+            continue
+        tag, at = _varint(data, begin, end)
+        number, kind = tag >> 3, tag & 7
+        length, at = (_FIXED[kind], at) if kind in _FIXED else _varint(data, at, end)
+        behind = min(at + length, end) if kind in _FIXED or kind == _DELIMITED else at
+        inside = _MESSAGES[message].get(number) if kind == _DELIMITED else None
+        found += (at if inside else behind) - begin
+        todo.append((behind, end, message))
+        if inside and inside != "values":
+            todo.append((at, behind, inside))
+    return found > most
 
 
-def _activation_node(helper: Any, activation: str, value: str, result: str) -> Any:
-    kinds = {name: kind for kind, name in _ACTIVATIONS.items()} | {"identity": "Identity"}
-    slope = slope_of(activation)
-    if slope is not None:
-        return helper.make_node("LeakyRelu", [value], [result], alpha=slope)
-    return helper.make_node(
-        kinds[activation], [value], [result], **({"axis": -1} if activation == "softmax" else {})
-    )
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return the number at a place, and the place behind it."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return value, at

@@ -1,4 +1,4 @@
-"""What every reader returns: named arrays and what the file says about them."""
+"""Raw tensors: the named arrays that every reader returns, and what the file says about them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 
 #: More arrays than W1 to b9999 are refused, whatever they are.
 MAX_ARRAYS = 20_000
 
 
 @dataclass
-class RawWeights:
+class RawTensors:
     """The contents of a weight file before they are a network.
 
     Attributes
@@ -42,7 +42,7 @@ def parse_metadata(data: bytes) -> dict[str, str]:
 
     Raises
     ------
-    WeightsError
+    FormatError
         If it is anything else.
     """
     try:
@@ -50,10 +50,10 @@ def parse_metadata(data: bytes) -> dict[str, str]:
     except (ValueError, RecursionError):
         values = None
     if type(values) is not dict or any(type(value) is not str for value in values.values()):
-        raise WeightsError("damaged metadata: expected one JSON object of strings")
+        raise FormatError("damaged metadata: expected one JSON object of strings")
     return values
 
 
-def widen(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def bfloat16_to_float32(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return bfloat16 numbers, given by their bits as uint16, as float32: they are its upper halves."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlpinfer._text import quoted, said
-from mlpinfer.errors import WeightsError
+from mlpinfer.io.errors import FormatError
 
 MAX_OPCODES = 100_000
 #: What stand-ins may make of the memo's contents, over and over: bytes for each byte of the file.
@@ -29,7 +29,7 @@ StandIn = Callable[..., Any]
 Globals = Mapping[tuple[str, str], StandIn]
 
 
-class AsksToRun(WeightsError):
+class AsksToRun(FormatError):
     """A pickle that names something to import that no stand-in stands for."""
 
 
@@ -53,10 +53,10 @@ def ordered_dict(*args: object) -> Ordered:
     result = Ordered()
     if args:
         if len(args) != 1 or type(args[0]) is not list or len(args[0]) > MAX_OPCODES:
-            raise WeightsError("malformed OrderedDict")
+            raise FormatError("malformed OrderedDict")
         for pair in args[0]:
             if type(pair) not in (list, tuple) or len(pair) != 2:
-                raise WeightsError("malformed OrderedDict")
+                raise FormatError("malformed OrderedDict")
             _set_items(result, list(pair))
     return result
 
@@ -97,7 +97,7 @@ def run(data: bytes, stand_ins: Globals, persistent: Callable[[object], Any] | N
 
     Raises
     ------
-    WeightsError
+    FormatError
         For anything malformed or not permitted.
     """
     return _Machine(stand_ins, persistent, _BYTES_MADE * len(data) + 2**20).run(data)
@@ -118,7 +118,7 @@ class _Machine:
                 self.step(name, arg)
         value = self.pop()
         if self.stack:
-            raise WeightsError("malformed pickle: values left on the stack")
+            raise FormatError("malformed pickle: values left on the stack")
         return value
 
     def step(self, name: str, arg: Any) -> None:
@@ -157,7 +157,7 @@ class _Machine:
                 self.memo[len(self.memo)] = self.top()
             case "GET" | "BINGET" | "LONG_BINGET":
                 if arg not in self.memo:
-                    raise WeightsError("malformed pickle: memo entry missing")
+                    raise FormatError("malformed pickle: memo entry missing")
                 push(self.memo[arg])
             case "GLOBAL":
                 module, _, attribute = arg.partition(" ")
@@ -171,17 +171,17 @@ class _Machine:
             case "BUILD":
                 state, target = self.pop(), self.top()
                 if not isinstance(target, Placeholder):
-                    raise WeightsError(f"refused: the pickle would set the state of {quoted(target)}")
+                    raise FormatError(f"refused: the pickle would set the state of {quoted(target)}")
                 self.charge(state if type(state) is tuple else ())
                 target.build(state)
             case "BINPERSID" if self.persistent is not None:
                 push(self.persistent(self.pop()))
             case _:
-                raise WeightsError(f"refused: the pickle uses the opcode {name}, which can make any object")
+                raise FormatError(f"refused: the pickle uses the opcode {name}, which can make any object")
 
     def pop(self, mark: bool = False) -> Any:
         if not self.stack or (isinstance(self.stack[-1], _Mark) and not mark):
-            raise WeightsError("malformed pickle: a value is missing on the stack")
+            raise FormatError("malformed pickle: a value is missing on the stack")
         return self.stack.pop()
 
     def pop_mark(self) -> list[Any]:
@@ -190,13 +190,13 @@ class _Machine:
                 items = self.stack[at + 1 :]
                 del self.stack[at:]
                 return items
-        raise WeightsError("malformed pickle: a mark is missing on the stack")
+        raise FormatError("malformed pickle: a mark is missing on the stack")
 
     def top(self, *types: type) -> Any:
         value = self.pop()
         self.stack.append(value)
         if types and type(value) not in types:
-            raise WeightsError(f"malformed pickle: expected a {types[0].__name__}, found {quoted(value)}")
+            raise FormatError(f"malformed pickle: expected a {types[0].__name__}, found {quoted(value)}")
         return value
 
     def find(self, module: object, name: object) -> StandIn:
@@ -207,13 +207,13 @@ class _Machine:
 
     def call(self, function: object, args: object) -> Any:
         if not any(function is known for known in self.stand_ins.values()):
-            raise WeightsError(f"refused: the pickle would call {quoted(function)}")
+            raise FormatError(f"refused: the pickle would call {quoted(function)}")
         if type(args) is not tuple:
-            raise WeightsError("malformed pickle: arguments are not a tuple")
+            raise FormatError("malformed pickle: arguments are not a tuple")
         try:
             result = function(*args)  # type: ignore[operator]
         except TypeError:
-            raise WeightsError("malformed pickle: wrong number of arguments") from None
+            raise FormatError("malformed pickle: wrong number of arguments") from None
         self.charge((*args, result))
         return result
 
@@ -222,16 +222,16 @@ class _Machine:
         self.bytes_left -= sum(len(value) for value in values if type(value) in (str, bytes))
         self.items_left -= sum(len(value) for value in values if type(value) is list)
         if self.bytes_left < 0 or self.items_left < 0:
-            raise WeightsError("refused: the pickle makes more of its contents than it holds")
+            raise FormatError("refused: the pickle makes more of its contents than it holds")
 
 
 def _set_items(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
-        raise WeightsError("malformed pickle: a key without a value")
+        raise FormatError("malformed pickle: a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Numbers are the keys of an optimizer's state; anything else might take for ever to hash.
         if type(key) is not str and (type(key) is not int or key.bit_length() > 64):
-            raise WeightsError(f"expected names as keys, found {quoted(key)}")
+            raise FormatError(f"expected names as keys, found {quoted(key)}")
         target[key] = value
     return target
 
@@ -260,7 +260,7 @@ def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
         at = stream.tell()
         code = stream.read(1)
         if code not in _OPCODES:
-            raise WeightsError("malformed pickle: expected an opcode, found another byte or the end")
+            raise FormatError("malformed pickle: expected an opcode, found another byte or the end")
         name, reader = _OPCODES[code]
         arg: Any = None
         try:
@@ -268,20 +268,20 @@ def _tokens(data: bytes) -> Iterator[tuple[str, Any]]:
         except MemoryError:
             raise
         except Exception as error:  # readers raise whatever their decoders raise, warnings included
-            raise WeightsError(f"malformed pickle: {said(error)}") from None
+            raise FormatError(f"malformed pickle: {said(error)}") from None
         end = stream.tell()
         match name:
             case "PROTO" if count or not 2 <= arg <= 5:
-                raise WeightsError(f"malformed pickle: unexpected protocol {quoted(arg)}")
+                raise FormatError(f"malformed pickle: unexpected protocol {quoted(arg)}")
             case "FRAME" if arg > len(data) - end:
-                raise WeightsError("malformed pickle: a frame longer than the file")
+                raise FormatError("malformed pickle: a frame longer than the file")
             case "INT" | "LONG" | "FLOAT" if b"_" in data[at:end]:
-                raise WeightsError("malformed pickle: a number with an underscore")
+                raise FormatError("malformed pickle: a number with an underscore")
             case "STOP" if end != len(data):
-                raise WeightsError(f"malformed pickle: {len(data) - end} bytes behind its end")
+                raise FormatError(f"malformed pickle: {len(data) - end} bytes behind its end")
             case "PROTO" | "FRAME":
                 continue
         yield name, arg
         if name == "STOP":
             return
-    raise WeightsError(f"expected at most {MAX_OPCODES} pickle opcodes, found more")
+    raise FormatError(f"expected at most {MAX_OPCODES} pickle opcodes, found more")

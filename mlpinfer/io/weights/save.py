@@ -6,7 +6,7 @@ import os
 
 from mlpinfer._text import quoted
 from mlpinfer.errors import InputError
-from mlpinfer.io.files import write_whole
+from mlpinfer.io.files import atomic_write
 from mlpinfer.io.weights import assembly, numpy_pickle
 from mlpinfer.model.network import Network
 
@@ -29,7 +29,7 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
         If a package is missing, saying which.
     """
     data = encode(network, path)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
@@ -47,9 +47,9 @@ def encode(network: Network, path: str | os.PathLike[str]) -> bytes:
 
             return npz.encode(arrays, metadata)
         case ".pkl" | ".pickle":
-            return numpy_pickle.encode(arrays, {} if assembly.is_the_book_s(network) else metadata)
+            return numpy_pickle.encode(arrays, {} if assembly.needs_no_metadata(network) else metadata)
         case ".onnx":
-            from mlpinfer.io.weights import onnx
+            from mlpinfer.io.weights import onnx_writer
 
-            return onnx.encode(network)
+            return onnx_writer.encode(network)
     raise InputError(f"{os.fspath(path)}: expected .safetensors, .npz, .pkl or .onnx, found {quoted(suffix)}")

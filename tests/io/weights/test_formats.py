@@ -17,12 +17,13 @@ from safetensors.numpy import save_file
 
 from mlpinfer import InputError, Network, Predictor, WeightsError, load_network, save_network
 from mlpinfer.io.archives import unzip
+from mlpinfer.io.errors import FormatError
 from mlpinfer.io.weights import assembly, torch_zip
 from mlpinfer.io.weights.convert import convert
 from mlpinfer.io.weights.key_names import chained
 from mlpinfer.io.weights.load import decode, shipped
-from mlpinfer.io.weights.protobuf import has_more_than
-from mlpinfer.io.weights.raw_tensors import RawWeights
+from mlpinfer.io.weights.onnx import has_more_than
+from mlpinfer.io.weights.raw_tensors import RawTensors
 from mlpinfer.io.weights.save import encode
 from tests.builders import entry, field, model, node, safetensors_file
 from tests.conftest import ROOT
@@ -143,7 +144,7 @@ class Crafted:
     """A torch zip whose parts can be replaced."""
 
     def __init__(self, tmp_path):
-        self.members = unzip((FIXTURES / "torch_float32.pt").read_bytes(), WeightsError)
+        self.members = unzip((FIXTURES / "torch_float32.pt").read_bytes())
         self.path = tmp_path / "crafted.pt"
 
     def refused(self, pickled=None, **members):
@@ -229,7 +230,7 @@ def test_the_template_itself_loads(crafted):
 def test_a_storage_met_again_is_checked_again():
     twice = tensor()[:-2] + b"X\1\0\0\0b" + tensor(numel=b"K\5").partition(b"weight")[2][:-2] + b"u."
     twice = twice.replace(b"\x80\2}", b"\x80\2}(", 1)
-    with pytest.raises(WeightsError, match="storage 0: expected 5 x float32, found 16 bytes"):
+    with pytest.raises(FormatError, match="storage 0: expected 5 x float32, found 16 bytes"):
         torch_zip.decode({"a/data.pkl": twice, "a/data/0": bytes(16)})
 
 
@@ -307,9 +308,9 @@ def test_words_are_ordered_by_shapes_alone(shapes, order):
         f"{name}.weight": np.full(shape, i, np.float32) for i, (name, shape) in enumerate(shapes.items())
     }
     for keys in itertools.permutations(arrays):
-        raw = RawWeights({key: arrays[key] for key in keys})
+        raw = RawTensors({key: arrays[key] for key in keys})
         if order is None:
-            with pytest.raises(WeightsError, match="names that tell the order of the layers"):
+            with pytest.raises(FormatError, match="names that tell the order of the layers"):
                 assembly.to_network(raw, "relu", "identity", None, None)
             continue
         network = assembly.to_network(raw, "relu", "identity", None, None)
@@ -318,14 +319,14 @@ def test_words_are_ordered_by_shapes_alone(shapes, order):
 
 def test_the_order_of_a_state_dict_tells_where_shapes_do_not():
     arrays = {f"{name}.weight": np.full((4, 4), i, np.float32) for i, name in enumerate(["a", "b", "c"])}
-    network = assembly.to_network(RawWeights(arrays, ordered=True), "relu", "identity", None, None)
+    network = assembly.to_network(RawTensors(arrays, ordered=True), "relu", "identity", None, None)
     assert [layer.W[0, 0] for layer in network.layers] == [0, 1, 2]
 
 
 def test_generic_names_are_no_order():
     names = ["w_in", "b_in", "w_hid", "b_hid", "w_out", "b_out"]
     square = dict(zip(names, rows_of([(4, 4), (4,), (4, 4), (4,), (4, 2), (2,)]), strict=True))
-    with pytest.raises(WeightsError, match="names that tell the order of the layers"):
+    with pytest.raises(FormatError, match="names that tell the order of the layers"):
         load(square, layout="in-out")
 
 
@@ -341,7 +342,7 @@ def test_the_checkpoint_of_an_optimizer_with_state(tmp_path):
 
 @given(shapes=st.lists(st.tuples(*[st.integers(1, 3)] * 2), min_size=1, max_size=5))
 def test_orders_are_those_of_all_permutations(shapes):
-    raw = RawWeights({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
+    raw = RawTensors({chr(97 + i): np.ones(shape) for i, shape in enumerate(shapes)})
     pairs = [(name, None) for name in raw.arrays]
     fitting = [
         list(order)
@@ -353,8 +354,8 @@ def test_orders_are_those_of_all_permutations(shapes):
 
 
 def test_too_many_arrays_are_refused():
-    raw = RawWeights(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
-    with pytest.raises(WeightsError, match="at most 20000 arrays, found 20001"):
+    raw = RawTensors(dict.fromkeys(map(str, range(20_001)), np.ones(1)))
+    with pytest.raises(FormatError, match="at most 20000 arrays, found 20001"):
         assembly.to_network(raw, "relu", "identity", None, None)
 
 
@@ -381,7 +382,7 @@ def test_layers_without_a_bias():
     ],
 )  # fmt: skip
 def test_layouts_that_are_not_clear_are_refused(arrays, options, message):
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises((FormatError, WeightsError), match=message):
         load(arrays, **options)
 
 
@@ -417,7 +418,7 @@ def test_options_go_before_metadata():
 )
 def test_metadata_that_means_nothing_is_refused(metadata, message):
     data = encode_any({"W1": np.ones((3, 3)), "b1": np.ones(3)}, metadata)
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises((FormatError, WeightsError), match=message):
         assembly.to_network(decode(data), None, None, None, None)
 
 
@@ -433,7 +434,7 @@ def test_scikit_learn_s_lists_in_a_pickle():
 
 def test_safetensors_of_others(tmp_path, expected):
     path = tmp_path / "a.safetensors"
-    arrays = torch_zip.decode(unzip((FIXTURES / "torch_float32.pt").read_bytes(), WeightsError)).arrays
+    arrays = torch_zip.decode(unzip((FIXTURES / "torch_float32.pt").read_bytes())).arrays
     save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
     network = load_network(path, hidden="tanh", head="softmax")
     np.testing.assert_allclose(network.forward(expected["x"]), expected["float32"], atol=1e-6)
@@ -483,7 +484,7 @@ def test_a_panic_of_the_safetensors_package_is_translated(monkeypatch):
 
     monkeypatch.setattr("safetensors.deserialize", deserialize)
     failure = PanicException("PyObject pointer is null")
-    with pytest.raises(WeightsError, match="damaged safetensors: the package that reads them failed"):
+    with pytest.raises(FormatError, match="damaged safetensors: the package that reads them failed"):
         decode(safetensors_file({}))
     failure = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
@@ -535,7 +536,7 @@ CONSTANTS = [
 def test_onnx_graphs_of_others(nodes, hidden, head, scale):
     data = model(nodes, CONSTANTS)
     if hidden is None:  # two activations behind one layer are no network of this kind
-        with pytest.raises(WeightsError, match="expected linear layers and activations, found 'Tanh' here"):
+        with pytest.raises(FormatError, match="expected linear layers and activations, found 'Tanh' here"):
             decode(data)
         return
     network = assembly.to_network(decode(data), None, None, None, None)
@@ -606,14 +607,14 @@ words = helper.make_tensor("W", TensorProto.STRING, [1, 1], [b"a"])
     ],
 )  # fmt: skip
 def test_onnx_graphs_of_another_kind_are_refused(data, message):
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(FormatError, match=message):
         decode(data)
 
 
 @pytest.mark.parametrize("kind", [0, 8, 14, 15, *range(17, 27), 99, -1])
 def test_numbers_that_numpy_does_not_have_are_refused(kind):
     tensor = TensorProto(name="W", data_type=kind, dims=[4, 3], raw_data=bytes(12))
-    with pytest.raises(WeightsError, match=f"expected floats or integers, found ONNX's type {kind}"):
+    with pytest.raises(FormatError, match=f"expected floats or integers, found ONNX's type {kind}"):
         decode(model([node("Gemm", ["x", "W"], ["y"])], [tensor]))
 
 
@@ -631,7 +632,7 @@ def test_small_things_that_would_fill_the_memory_are_counted_before_they_are_par
     monkeypatch.setattr("onnx.load_from_string", None)
     empty = field(5, b"") * 10_000
     for parts in (field(7, b"\x0a\0" * 1_100_000), field(7, field(1, empty) * 110), b"\x08\x01" * 1_100_000):
-        with pytest.raises(WeightsError, match="at most 2097152 bytes beside the weights, found more"):
+        with pytest.raises(FormatError, match="at most 2097152 bytes beside the weights, found more"):
             decode(b"\x08\x07" + parts)
 
 
@@ -652,21 +653,21 @@ def test_what_is_malformed_is_counted_to_its_end(data):
 def test_metadata_in_onnx_that_are_not_utf_8_are_refused():
     proto = onnx.ModelProto.FromString(encode(Network.random([3, 2]), "a.onnx"))
     helper.set_model_props(proto, {"mlpinfer": "letters"})
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(FormatError, match="damaged"):
         decode(proto.SerializeToString().replace(b"letters", b"\xff" * 7))
 
 
 def test_empty_weights_in_onnx_have_no_biases():
     W = helper.make_tensor("W", TensorProto.FLOAT, [0, 10**11], b"", raw=True)
     with pytest.raises(
-        WeightsError, match=r"expected weights of two dimensions, found shape \(0, 100000000000\)"
+        FormatError, match=r"expected weights of two dimensions, found shape \(0, 100000000000\)"
     ):
         decode(model([node("MatMul", ["x", "W"], ["y"])], [W]))
 
 
 def test_too_many_arrays_in_safetensors_are_counted_before_they_are_read(monkeypatch):
     monkeypatch.setattr("safetensors.deserialize", None)
-    with pytest.raises(WeightsError, match="at most 20000 arrays, found more"):
+    with pytest.raises(FormatError, match="at most 20000 arrays, found more"):
         decode(safetensors_file({str(i): entry("F32", [0], 0, 0) for i in range(50_000)}))
 
 
