@@ -21,6 +21,7 @@ from mlpinfer.engine.predictor import VALUES, Predictor, first_known
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
+from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
 from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed, workers
 from mlpinfer.io.data.dataset import Dataset
@@ -185,7 +186,7 @@ def _measure(
             batch_size=predictor.batch_size,
             samples_per_second=len(x) / spread.median,
             seconds=spread,
-            batch_latency_ms=latency_of(latencies(predictor, x, output)),
+            batch_latency_ms=latency_of(latencies(predictor, Parts.of(x), output)),
         )
         for predictor, threads, spread in zip(predictors, asked, map(Spread.of, seconds), strict=True)
     ]
@@ -227,7 +228,7 @@ def _bound(
     apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
     launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
     launches = min(row, launch / best.batch_size)
-    on_gpu = stages(predictor, x, output)
+    on_gpu = stages(predictor, Parts.of(x), output)
     if on_gpu:
         upload, compute, download = (
             seconds * 1e6 / len(x) for seconds in (on_gpu.upload, on_gpu.compute, on_gpu.download)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlpinfer.engine.predictor import VALUES, Predictor
 from mlpinfer.engine.streaming import STAGES
+from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import Latency, Stages
 from mlpinfer.model.ops import Array
 
@@ -46,13 +47,13 @@ def workers(predictor: Predictor, n_rows: int) -> int:
     return len(shares)
 
 
-def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
-    """Return the seconds of upload, computation and download of host rows, one after the other.
+def stages(predictor: Predictor, parts: Parts, output: str) -> Stages | None:
+    """Return the seconds of upload, computation and download of all rows, one after the other.
 
     Parameters
     ----------
     predictor : Predictor
-    x : array, shape (N, D)
+    parts : Parts
     output : {"labels", "proba"}
 
     Returns
@@ -65,26 +66,39 @@ def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
         return None
     evaluate, shape, dtype = predictor._wanted["logits" if predictor.network.head == "identity" else output]
     laps = [0.0] * len(STAGES)
-    out = np.empty((len(x), *shape), dtype)
-    streamer.run(x, out, evaluate, predictor._evaluator.call_rows, laps)
+    for _, x in parts:
+        out = np.empty((len(x), *shape), dtype)
+        streamer.run(x, out, evaluate, predictor._evaluator.call_rows, laps)
     return Stages(**dict(zip(STAGES, laps, strict=True)))
 
 
-def latencies(predictor: Predictor, x: Array, output: str) -> list[float]:
+def computing(predictor: Predictor, output: str) -> Callable[[Array], Array]:
+    """Return the method that computes an output: ``labels``, ``proba`` or ``logits``."""
+    compute: Callable[[Array], Array] = getattr(predictor, VALUES[output])
+    return compute
+
+
+def timed_pass(predictor: Predictor, parts: Parts, output: str) -> float:
+    """Return the seconds of a pass over all rows, without those of reading them."""
+    return sum(timed(predictor, computing(predictor, output), x)[0] for _, x in parts)
+
+
+def latencies(predictor: Predictor, parts: Parts, output: str) -> list[float]:
     """Return the seconds of single batches on one thread, full ones where there are some."""
     with predictor.variant(threads=1) as alone:
-        return _latencies_of(alone, x, output)
+        return _latencies_of(alone, parts, output)
 
 
-def _latencies_of(alone: Predictor, x: Array, output: str) -> list[float]:
-    compute = getattr(alone, VALUES[output])
-    size = alone.batch_size
-    starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
+def _latencies_of(alone: Predictor, parts: Parts, output: str) -> list[float]:
+    compute = computing(alone, output)
+    size, rows = alone.batch_size, parts.samples
+    starts = np.arange(0, max(1, rows - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES
     count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
     starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    compute(x[:size])
-    return [timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
+    batches = (parts.read(at, min(at + size, rows)) for at in [0, *starts.tolist()])
+    compute(next(batches))
+    return [timed(alone, compute, x)[0] for x in batches]
 
 
 def latency_of(seconds: list[float]) -> Latency:
