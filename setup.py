@@ -32,7 +32,7 @@ class BuildExtension(build_ext):
 extension = Extension(
     "mlpinfer.engine.compiled._cpu",
     sources=[f"{FOLDER}/module.c", f"{FOLDER}/neon.c"],
-    depends=[f"{FOLDER}/{name}.h" for name in ("evaluate", "network", "simd")],
+    depends=[f"{FOLDER}/{name}.h" for name in ("evaluate-inl", "network", "simd")],
     # Products and sums in one instruction, with one rounding, where the processor has it.
     extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=fast", "-Wall", "-Wextra"],
     optional=True,

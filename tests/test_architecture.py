@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mlpinfer
+import mlpinfer.jobs
 
 PACKAGE = Path(mlpinfer.__file__).parent
 
@@ -35,7 +36,9 @@ def third_party(modules: set[str]) -> set[str]:
 def test_importing_mlpinfer_loads_numpy_only():
     bare = loaded("")  # what site and .pth files load by themselves
     assert third_party(loaded("import mlpinfer") - bare) == {"mlpinfer"}
+    assert third_party(loaded("import mlpinfer.jobs") - bare) == {"mlpinfer"}
     assert third_party(loaded("from mlpinfer import *") - bare) == {"mlpinfer", "numpy"}
+    assert third_party(loaded("from mlpinfer.jobs import *") - bare) == {"mlpinfer", "numpy"}
 
 
 def test_score_json_loads_only_what_it_uses():
@@ -49,13 +52,14 @@ except SystemExit as done:
     assert third_party(loaded(code) - loaded("")) == {"mlpinfer", "numpy", "click", "threadpoolctl"}
 
 
-def test_public_names():
-    for name in mlpinfer.__all__:
-        assert getattr(mlpinfer, name).__doc__
-        assert name in dir(mlpinfer)
-    assert sorted(mlpinfer.__all__) == mlpinfer.__all__
+@pytest.mark.parametrize("module", [mlpinfer, mlpinfer.jobs], ids=lambda module: module.__name__)
+def test_public_names(module):
+    for name in module.__all__:
+        assert getattr(module, name).__doc__
+        assert name in dir(module)
+    assert sorted(module.__all__) == module.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        mlpinfer.nothing  # noqa: B018
+        module.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize(

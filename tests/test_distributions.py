@@ -39,7 +39,7 @@ WEIGHTS = {"mnist_784-50-100-10.pkl", "mnist_784-128-64-10.pt"}
 SOURCES = {
     f"mlpinfer/engine/compiled/src/{name}"
     for name in (
-        *("evaluate.h", "network.h", "simd.h"),
+        *("evaluate-inl.h", "network.h", "simd.h"),
         *("module.c", "neon.c", "x86_64_v2.c", "x86_64_v3.c", "x86_64_v4.c"),
     )
 }

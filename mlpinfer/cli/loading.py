@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.dataset import Dataset
     from mlpinfer.io.data.source import Inputs
+    from mlpinfer.jobs.dask_runner import DaskRunner
     from mlpinfer.model.network import Network
 
 Result = TypeVar("Result")
@@ -115,15 +116,18 @@ def on_cluster(cluster: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def connected(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Connect to the cluster; what a run on it takes as arguments."""
+def runner_of(cluster: dict[str, Any]) -> Iterator[DaskRunner | None]:
+    """Connect to the cluster that the options name, and yield what runs tasks on it; None without one."""
+    if not on_cluster(cluster):
+        yield None
+        return
     import logging
 
-    from mlpinfer.jobs.dask_runner import connect
+    from mlpinfer.jobs.dask_runner import DaskRunner, connect
 
     logging.disable()  # what ends a run is one line of ours; the libraries would write pages before it
     with connect(cluster["dask"], cluster["dask_scheduler_file"]) as client:
-        yield {"client": client, "min_workers": cluster["min_workers"], "retries": cluster["retries"]}
+        yield DaskRunner(client, min_workers=cluster["min_workers"], retries=cluster["retries"])
 
 
 def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset | StoredData:

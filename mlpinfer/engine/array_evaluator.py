@@ -1,6 +1,6 @@
-"""A folded network on one backend: its weights there, and one call from rows to labels or logits.
+"""A folded network evaluated array by array on one backend, NumPy or CuPy.
 
-A `Plan` is shared by all workers. What a call writes to is a `Workspace`, which it takes from those
+An `ArrayEvaluator` is shared by all threads. A call writes into a `Workspace`, which it takes from those
 that are free and gives back.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlpinfer.engine.backends.base import Backend
+from mlpinfer.engine.evaluator import Evaluator
 from mlpinfer.engine.tiling import Tiles
 from mlpinfer.model import ops
 from mlpinfer.model.network import Network
@@ -20,10 +21,10 @@ from mlpinfer.model.ops import Array
 
 #: Fewer rows than this make the products slow, and change their last bits.
 _MIN_TILE_ROWS = 64
-#: Multiply-adds a worker must have before a second thread is started: about a tenth of a millisecond.
-_WORK_PER_WORKER = 5_000_000
-#: And in every call: below, the threads wait for Python's lock longer than they compute.
-_WORK_PER_CALL = 1_000_000
+#: Minimum multiply-adds per thread before a second one is started: about a tenth of a millisecond.
+_MIN_WORK_PER_THREAD = 5_000_000
+#: Minimum multiply-adds per call before threads pay off; below this, GIL contention outweighs the gain.
+_MIN_WORK_PER_CALL = 1_000_000
 
 
 _Weights = list[tuple[Array, Array | None]]
@@ -43,7 +44,7 @@ class Workspace:
         return self._views
 
 
-class Plan:
+class ArrayEvaluator(Evaluator):
     """The fast equivalent of `Network.forward`, up to its head.
 
     On NumPy the first bias is the last row of its weights, and a column of ones stands behind the
@@ -57,22 +58,15 @@ class Plan:
         Where the weights go, once.
     batch_size : int
         Most rows in a call.
-    cut : float
+    logit_threshold : float
         With one output, the logit above which the label is 1.
-
-    Attributes
-    ----------
-    name : str
-        "plan"
-    call_rows : int
-        Most rows in a call: a batch, or as many as have buffers that fit the cache.
     """
 
     name = "plan"
 
-    def __init__(self, folded: Network, backend: Backend, batch_size: int, cut: float) -> None:
+    def __init__(self, folded: Network, backend: Backend, batch_size: int, logit_threshold: float) -> None:
         self._backend, self._xp, self._dtype = backend, backend.xp, folded.layers[0].W.dtype
-        self._batch_size, self._cut = batch_size, cut
+        self._batch_size, self._logit_threshold = batch_size, logit_threshold
         self._ones = backend.name == "numpy"
         self._features, self._outputs = folded.sizes[0], folded.sizes[-1]
         self._widths = [folded.sizes[0] + self._ones, *folded.sizes[1:]]
@@ -82,7 +76,8 @@ class Plan:
         row_bytes = sum(self._widths) * self._dtype.itemsize
         self.call_rows = min(batch_size, max(_MIN_TILE_ROWS, backend.tile_bytes // row_bytes))
         self._row_work = sum(layer.W.size for layer in folded.layers)
-        # By what orders their use: work of one queue may follow in a workspace before it is computed.
+        # Keyed by stream: a workspace may be reused before its work has finished only if both calls are
+        # ordered on the same stream.
         self._free: dict[Hashable, list[Workspace]] = {}
 
     def _send_weights(self) -> tuple[_Weights, _Weights]:
@@ -97,27 +92,27 @@ class Plan:
         self._backend.synchronize()  # streams that wait for nobody may read them now
         return weights
 
-    def tiles(self, rows: int) -> Tiles:
-        """Cut rows into those of each call."""
-        return Tiles(rows, self._batch_size, self.call_rows)
+    def tiles(self, n_rows: int) -> Tiles:
+        """Cut batches into tiles whose buffers fit the cache."""
+        return Tiles(n_rows, self._batch_size, self.call_rows)
 
-    def useful_workers(self, rows: int) -> int:
+    def useful_threads(self, n_rows: int) -> int:
         """Return how many threads pay for so many rows."""
-        if self.call_rows * self._row_work < _WORK_PER_CALL:
+        if self.call_rows * self._row_work < _MIN_WORK_PER_CALL:
             return 1
-        return rows * self._row_work // _WORK_PER_WORKER
+        return n_rows * self._row_work // _MIN_WORK_PER_THREAD
 
     def active(self) -> AbstractContextManager[Any]:
         """Make the device ready for the calls inside."""
         return self._backend.active()
 
     def shrink(self) -> bool:
-        """Take half as many rows in a call from now on; tell whether there was more than one."""
+        """Take half as many rows in a call from now on; return False if it is one already."""
         shrunk, self.call_rows = self.call_rows > 1, max(1, self.call_rows // 2)
         return shrunk
 
     def forget_workspaces(self) -> None:
-        """Forget the workspaces; those of streams that are gone would never be used again."""
+        """Release the workspaces; those of streams that are gone would never be used again."""
         self._free = {}
 
     def close(self) -> None:
@@ -143,27 +138,17 @@ class Plan:
         free.append(workspace)
 
     def logits(self, x: Array, out: Array) -> None:
-        """Write the last layer's affine values into `out`.
-
-        Parameters
-        ----------
-        x : array, shape (n, D), any real dtype, n up to `call_rows`
-        out : array, shape (n, K), contiguous, of the network's dtype
-        """
+        """Write the affine values of the last layer into `out`, as `Evaluator.logits`."""
         with self._workspace(len(x)) as buffers:
             self._run(x, [*buffers[:-1], out])
 
     def labels(self, x: Array, out: Array) -> None:
-        """Write the label of each row into `out`, shape (n,), int64.
-
-        The index of the largest logit, the lowest of a tie: softmax would keep their order, so it
-        is not computed. With one output, 1 where its logit is above the cut, else 0.
-        """
+        """Write the label of each row into `out`, as `Evaluator.labels`."""
         with self._workspace(len(x)) as buffers:
             self._run(x, buffers)
             z = buffers[-1]
             if self._outputs == 1:
-                out[...] = z[:, 0] > self._cut
+                out[...] = z[:, 0] > self._logit_threshold
             else:
                 z.argmax(axis=1, out=out)
 

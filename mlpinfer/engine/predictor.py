@@ -11,16 +11,16 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from mlpinfer._text import quoted
-from mlpinfer.engine.array_evaluator import Plan
+from mlpinfer.engine.array_evaluator import ArrayEvaluator
 from mlpinfer.engine.backends.base import Backend, DeviceBackend
 from mlpinfer.engine.backends.convert import fetch, send_like
 from mlpinfer.engine.backends.numpy_backend import usable_cores
 from mlpinfer.engine.backends.select import get_backend
 from mlpinfer.engine.compiled import availability
 from mlpinfer.engine.compiled.evaluator import CompiledEvaluator, fits
+from mlpinfer.engine.evaluator import Evaluator
 from mlpinfer.engine.streaming import MOST_COPIERS, Evaluate, Streamer
 from mlpinfer.engine.threads import run_all
-from mlpinfer.engine.tiling import Tiles
 from mlpinfer.errors import DeviceMemoryError, InputError
 from mlpinfer.model import ops
 from mlpinfer.model.folding import fold
@@ -30,12 +30,12 @@ from mlpinfer.model.ops import Array
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
-#: What is predicted, and the method that does it.
-VALUES = {"labels": "predict", "proba": "predict_proba", "logits": "decision_function"}
+#: What `Predictor.compute` can return.
+OUTPUTS = ("labels", "proba", "logits")
 
 
-class _Wanted(NamedTuple):
-    """What to compute: a function that writes it, and the shape and dtype of a row of it."""
+class Output(NamedTuple):
+    """How an output is computed: a function that writes it, and the shape and dtype of one row of it."""
 
     evaluate: Evaluate
     shape: tuple[int, ...]
@@ -110,7 +110,8 @@ class Predictor:
         self._textbook = scaled.astype(self._dtype)  # before folding: refuses by the file's own names
         with self.backend.active():
             self._evaluator = self._choose_evaluator(fold(scaled).astype(self._dtype))
-        self._streamer = (
+        #: Sends host rows through a GPU; None on the CPU.
+        self.streamer = (
             None
             if on_cpu
             else Streamer(cast(DeviceBackend, self.backend), self._dtype, self.batch_size, self.threads)
@@ -118,25 +119,26 @@ class Predictor:
         side = network.image_side
         self._image = (side, side) if side else None
         self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
-        if network.head != "identity":
-            self.classes_ = np.arange(max(2, outputs))
+        if network.is_classifier:
+            self.classes_ = np.arange(network.n_classes)
         # Functions and not methods: a circle of references would keep device memory until it is found.
         to_proba = _softmax if network.head == "softmax" else _both_classes
         proba = functools.partial(to_proba, self._evaluator.logits, self.backend.xp)
-        self._wanted = {
-            "labels": _Wanted(self._evaluator.labels, (), np.int64),
-            "logits": _Wanted(self._evaluator.logits, (outputs,), self._dtype),
-            "proba": _Wanted(proba, (max(2, outputs),), self._dtype),
+        self._outputs = {
+            "labels": Output(self._evaluator.labels, (), np.int64),
+            "logits": Output(self._evaluator.logits, (outputs,), self._dtype),
+            "proba": Output(proba, (network.n_classes,), self._dtype),
         }
 
-    def _choose_evaluator(self, folded: Network) -> Plan | CompiledEvaluator:
-        """The compiled one wherever it fits: it was faster, or as fast, wherever it was measured."""
-        cut = math.log(self.threshold) - math.log1p(-self.threshold)  # sigmoid(z) > t as z > logit(t)
+    def _choose_evaluator(self, folded: Network) -> Evaluator:
+        """Return the compiled evaluator wherever it fits, because it was never measured to be slower."""
+        # sigmoid(z) > t is z > logit(t).
+        logit_threshold = math.log(self.threshold) - math.log1p(-self.threshold)
         if self.backend.name == "numpy":
             instruction_set = availability.find_compiled().instruction_set
             if instruction_set and fits(folded):
-                return CompiledEvaluator(folded, instruction_set, self.batch_size, cut)
-        return Plan(folded, self.backend, self.batch_size, cut)
+                return CompiledEvaluator(folded, instruction_set, self.batch_size, logit_threshold)
+        return ArrayEvaluator(folded, self.backend, self.batch_size, logit_threshold)
 
     @property
     def evaluator(self) -> str:
@@ -164,9 +166,7 @@ class Predictor:
         InputError
             If `x` has another shape, is not numeric, or is uint8 and no scale is known.
         """
-        if self.network.head == "identity":
-            return self.decision_function(x)
-        return self._run(x, self._wanted["labels"])
+        return self.compute(x, "labels")
 
     def predict_proba(self, x: Array) -> Array:
         """Return probabilities, shape (N, K) or (K,); ``[1 - p, p]`` for a sigmoid head.
@@ -176,9 +176,7 @@ class Predictor:
         InputError
             As `predict`, and for an identity head, which has no probabilities.
         """
-        if self.network.head == "identity":
-            raise InputError("predict_proba: expected a softmax or sigmoid head, found identity; use predict")
-        return self._run(x, self._wanted["proba"])
+        return self.compute(x, "proba")
 
     def decision_function(self, x: Array) -> Array:
         """Return what the last layer computes before its head, shape (N, K) or (K,); K = 1 before a sigmoid.
@@ -188,7 +186,45 @@ class Predictor:
         InputError
             As `predict`.
         """
-        return self._run(x, self._wanted["logits"])
+        return self.compute(x, "logits")
+
+    def compute(self, x: Array, output: str = "labels") -> Array:
+        """Return an output by its name.
+
+        Parameters
+        ----------
+        x : array
+            As for `predict`.
+        output : {"labels", "proba", "logits"}
+            What `predict`, `predict_proba` or `decision_function` return.
+
+        Raises
+        ------
+        InputError
+            As `predict` and `check_output`.
+        """
+        chosen = self.output(output)
+        rows, single = self._rows(x)
+        y = self._compute_or_shrink(rows, chosen)
+        return self._like(x, y[0] if single else y)
+
+    def output(self, name: str) -> Output:
+        """Return how an output is computed; labels of a network without classes are its values.
+
+        Raises
+        ------
+        InputError
+            If there is no such output, or the network has none because its head is identity.
+        """
+        if name not in OUTPUTS:
+            raise InputError(f"output: expected {', '.join(OUTPUTS)}, found {quoted(name)}")
+        if not self.network.is_classifier:
+            if name == "proba":
+                raise InputError(
+                    "predict_proba: expected a softmax or sigmoid head, found identity; use predict"
+                )
+            name = "logits"
+        return self._outputs[name]
 
     def trace(self, x: Array) -> list[LayerTrace]:
         """Return what every layer computes, by the textbook pass: Z and A, shape (N, H) or (H,) each.
@@ -205,15 +241,16 @@ class Predictor:
 
     # -- how it is run ----------------------------------------------------------------------------
 
-    def _run(self, x: Array, wanted: _Wanted) -> Array:
-        rows, single = self._rows(x)
+    def _compute_or_shrink(self, rows: Array, output: Output) -> Array:
+        """Compute all rows; with fewer at a time from now on where the device has run out of memory."""
         out_of_memory = ""
         while True:
             try:
-                y = self._compute(rows, wanted)
+                y = self._compute(rows, output)
                 break
             except DeviceMemoryError as error:
-                out_of_memory = str(error)  # the error itself would keep what filled the memory
+                # The error itself would keep alive what filled the memory.
+                out_of_memory = str(error)
             if not self._shrink(on_device=self.backend.owns(rows)):
                 raise DeviceMemoryError(out_of_memory)
         if out_of_memory:
@@ -221,27 +258,27 @@ class Predictor:
                 f"{out_of_memory}; from now on fewer rows at a time, whose results may differ in the last "
                 "bits from those of whole batches",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return self._like(x, y[0] if single else y)
+        return y
 
     def _shrink(self, on_device: bool) -> bool:
-        """Put half as many rows on the device from now on; tell whether that was possible."""
-        if self._streamer is None:
+        """Put half as many rows on the device from now on; return False if that is not possible."""
+        if self.streamer is None:
             return False
-        shrunk = not on_device and self._streamer.shrink(least=self._evaluator.call_rows)
+        shrunk = not on_device and self.streamer.shrink(least=self._evaluator.call_rows)
         if not shrunk and self._evaluator.shrink():
             shrunk = True
-            self._streamer.shrink(least=self._evaluator.call_rows)
+            self.streamer.shrink(least=self._evaluator.call_rows)
         self._evaluator.forget_workspaces()
         self.backend.close()
         return shrunk
 
-    def _compute(self, rows: Array, wanted: _Wanted) -> Array:
-        evaluator, (evaluate, shape, dtype) = self._evaluator, wanted
-        if self._streamer and not self.backend.owns(rows):
+    def _compute(self, rows: Array, output: Output) -> Array:
+        evaluator, (evaluate, shape, dtype) = self._evaluator, output
+        if self.streamer and not self.backend.owns(rows):
             y = np.empty((len(rows), *shape), dtype)
-            self._streamer.run(rows, y, evaluate, evaluator.call_rows)
+            self.streamer.run(rows, y, evaluate, evaluator.call_rows)
             return y
         with evaluator.active():
             rows = self.backend.asarray(rows)
@@ -253,7 +290,7 @@ class Predictor:
             return y
 
     def _run_tiles(self, rows: Array, evaluate: Evaluate, out: Array) -> None:
-        tiles, shares = self._deal(len(rows))
+        tiles = self._evaluator.tiles(len(rows))
 
         def run(share: tuple[int, int], stopped: list[BaseException]) -> None:
             with self._evaluator.active():
@@ -262,13 +299,24 @@ class Predictor:
                         break
                     evaluate(rows[span], out[span])
 
-        run_all(run, shares)
+        # One thread alone uses a GPU.
+        threads = 1 if self.streamer else self.useful_threads(len(rows))
+        run_all(run, tiles.shares(threads))
 
-    def _deal(self, rows: int) -> tuple[Tiles, list[tuple[int, int]]]:
-        """Cut rows into tiles, and the tiles into a share for each worker."""
-        tiles = self._evaluator.tiles(rows)
-        workers = min(self.threads, self._evaluator.useful_workers(rows)) if self._streamer is None else 1
-        return tiles, tiles.shares(workers)
+    def useful_threads(self, n_rows: int) -> int:
+        """Return how many threads share so many host rows: fewer than `threads` where more would not pay.
+
+        For a GPU these are the threads that copy; one thread alone uses the device.
+        """
+        if self.streamer:
+            return self.streamer.threads
+        useful = max(1, min(self.threads, self._evaluator.useful_threads(n_rows)))
+        return min(useful, max(1, len(self._evaluator.tiles(n_rows))))
+
+    @property
+    def call_rows(self) -> int:
+        """Most rows in one call of the evaluator."""
+        return self._evaluator.call_rows
 
     # -- what goes in and out ---------------------------------------------------------------------
 
@@ -303,8 +351,8 @@ class Predictor:
     def close(self) -> None:
         """Give workspaces and unused device memory back; the predictor can still be used."""
         self._evaluator.close()
-        if self._streamer:
-            self._streamer.close()
+        if self.streamer:
+            self.streamer.close()
         self.backend.close()
 
     def __enter__(self) -> Predictor:

@@ -9,17 +9,16 @@ carries, and so several threads copy; they never touch the device.
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.engine.backends.base import DeviceBackend
+from mlpinfer.engine.threads import run_all
 from mlpinfer.engine.tiling import Tiles
 from mlpinfer.model.ops import Array
 
@@ -27,8 +26,8 @@ from mlpinfer.model.ops import Array
 _CHUNK_BYTES = 32 * 1024**2
 #: One is copied, one travels, one is computed.
 _LANES = 3
-#: Less than this is copied by the calling thread alone.
-_COPY_BYTES = 1024**2
+#: Minimum bytes of a copy that threads share; the calling thread copies less alone.
+_MIN_SHARED_COPY_BYTES = 1024**2
 #: Threads that copy, unless asked for more: together they are faster than the bus.
 MOST_COPIERS = 8
 #: What a lane does, in order.
@@ -63,14 +62,14 @@ class Lane:
         self._rows, self._kinds = rows, kinds
 
     def start(
-        self, x: HostArray, out: HostArray, compute: Evaluate, copy: _Copier, laps: list[float] | None
+        self, x: HostArray, out: HostArray, compute: Evaluate, threads: int, laps: list[float] | None
     ) -> None:
         """Begin to compute the values of `x`, which `finish` will write into `out`."""
         (x_host, out_host), (x_device, out_device) = (
             [buffer[: len(x)] for buffer in buffers] for buffers in (self._host, self._device)
         )
         begin = time.perf_counter()
-        copy(x_host, x)
+        _copy(x_host, x, threads)
         self._out = out
         with self._stream:
             self._backend.upload(x_host, x_device)
@@ -88,12 +87,12 @@ class Lane:
         laps[stage] += now - begin
         return now
 
-    def finish(self, copy: _Copier) -> None:
+    def finish(self, threads: int) -> None:
         """Wait for what was started, if anything was, and write it where it belongs."""
         out, self._out = self._out, None
         if out is not None:
             self._stream.synchronize()
-            copy(out, self._host[1][: len(out)])
+            _copy(out, self._host[1][: len(out)], threads)
 
     def abandon(self) -> None:
         """Wait until nothing reads or writes the buffers any more."""
@@ -144,16 +143,16 @@ class Streamer:
             for span in tiles.spans(0, len(tiles)):
                 evaluate(x_device[span], out_device[span])
 
-        with self._backend.active(), _Copier(self.threads) as copy:
+        with self._backend.active():
             ring = self._take_ring()
             try:
                 for number, span in enumerate(chunks.spans(0, len(chunks))):
                     lane = ring[number % (_LANES if laps is None else 1)]
-                    lane.finish(copy)
+                    lane.finish(self.threads)
                     lane.prepare(min(len(x), chunks.most_rows), kinds)
-                    lane.start(x[span], out[span], compute, copy, laps)
+                    lane.start(x[span], out[span], compute, self.threads, laps)
                 for lane in ring:
-                    lane.finish(copy)
+                    lane.finish(self.threads)
             finally:
                 for lane in ring:
                     lane.abandon()
@@ -183,33 +182,12 @@ class Streamer:
         self._free = []
 
 
-class _Copier:
-    """Copies between arrays of the host, by several threads where there is much to copy."""
+def _copy(to: HostArray, from_: HostArray, threads: int) -> None:
+    """Copy between arrays of the host, by several threads where there is much to copy."""
+    parts = threads if to.nbytes >= _MIN_SHARED_COPY_BYTES else 1
+    bounds = [len(to) * i // parts for i in range(parts + 1)]
 
-    def __init__(self, threads: int) -> None:
-        self._threads, self._pool = threads, ThreadPoolExecutor(threads)  # starts none before it is needed
+    def copy(bound: tuple[int, int], stopped: list[BaseException]) -> None:
+        np.copyto(to[slice(*bound)], from_[slice(*bound)], casting="same_kind")
 
-    def __call__(self, to: HostArray, from_: HostArray) -> None:
-        parts = self._threads if to.nbytes >= _COPY_BYTES else 1
-        bounds = [len(to) * i // parts for i in range(parts + 1)]
-        spans = [slice(*bound) for bound in itertools.pairwise(bounds)]
-        copies = [self._submit(to[span], from_[span]) for span in spans[1:]]
-        try:
-            _copy(to[spans[0]], from_[spans[0]])
-        finally:
-            for copy in copies:
-                copy.result()
-
-    def _submit(self, to: HostArray, from_: HostArray) -> Future[None]:
-        # In a copy of the caller's context, where NumPy keeps what errstate() says.
-        return self._pool.submit(contextvars.copy_context().run, _copy, to, from_)
-
-    def __enter__(self) -> _Copier:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown()
-
-
-def _copy(to: HostArray, from_: HostArray) -> None:
-    np.copyto(to, from_, casting="same_kind")
+    run_all(copy, list(itertools.pairwise(bounds)))

@@ -190,9 +190,9 @@ def accumulator_for(network: Network) -> Accumulator:
     InputError
         As `LabelAccumulator`.
     """
-    if network.head == "identity":
+    if not network.is_classifier:
         return ValueAccumulator(network.sizes[-1])
-    return LabelAccumulator(_n_classes(network))
+    return LabelAccumulator(network.n_classes)
 
 
 def as_truth(y: npt.NDArray[Any], network: Network, name: str) -> npt.NDArray[Any]:
@@ -203,16 +203,12 @@ def as_truth(y: npt.NDArray[Any], network: Network, name: str) -> npt.NDArray[An
     DatasetError
         If they are no labels of the network's classes, or not one value for each of its outputs.
     """
-    if network.head != "identity":
-        return as_labels(y, _n_classes(network))
+    if network.is_classifier:
+        return as_labels(y, network.n_classes)
     outputs = network.sizes[-1]
     if y.reshape(len(y), -1).shape[1] != outputs:
         raise DatasetError(f"{name}: expected {outputs} values a row, found shape {y.shape}")
     return y.reshape(len(y), outputs)
-
-
-def _n_classes(network: Network) -> int:
-    return max(2, network.sizes[-1])
 
 
 def confusion_matrix(truth: Labels, predicted: Labels, classes: int) -> Labels:

@@ -68,7 +68,7 @@ def find_mistakes(predictor: Predictor, data: Dataset | StoredData, most: int) -
     """
     parts = Parts(data, predictor.batch_size)
     check_has_mistakes(predictor, parts)
-    accumulator = metrics.LabelAccumulator(len(predictor.classes_))
+    accumulator = metrics.LabelAccumulator(predictor.network.n_classes)
     worst = list[_Wrong]()
     for first, x in parts:
         for begin, end in metrics.chunks(0, len(x)):
@@ -93,7 +93,7 @@ def find_mistakes(predictor: Predictor, data: Dataset | StoredData, most: int) -
 
 def check_has_mistakes(predictor: Predictor, parts: Parts) -> None:
     """Refuse what no label can be wrong of; errors as `find_mistakes`."""
-    if predictor.network.head == "identity":
+    if not predictor.network.is_classifier:
         raise InputError("mistakes: expected a classifier, found an identity head, which has no labels")
     if not parts.has_labels:
         raise InputError(f"mistakes: expected labels to compare with, found none in {parts.name}")

@@ -28,14 +28,12 @@ from mlpinfer.evaluation.report import (
     Timing,
 )
 from mlpinfer.evaluation.timing import (
-    computing,
     latencies,
     latency_of,
     stages,
     steps,
     timed,
     timed_pass,
-    workers,
 )
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
@@ -110,7 +108,7 @@ def score(
 def _check_options(predictor: Predictor, output: str, repeat: int, warmup: int, check_parity: bool) -> None:
     if output not in ("labels", "proba"):
         raise InputError(f"output: expected labels or proba, found {quoted(output)}")
-    if output == "proba" and predictor.network.head == "identity":
+    if output == "proba" and not predictor.network.is_classifier:
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
@@ -126,7 +124,7 @@ def _check_options(predictor: Predictor, output: str, repeat: int, warmup: int, 
 def _check_truth(predictor: Predictor, parts: Parts) -> None:
     """Refuse labels or values that do not fit before anything is computed."""
     if parts.has_labels:
-        one_by_one = predictor.network.head != "identity"  # Only labels are looked at each.
+        one_by_one = predictor.network.is_classifier  # Only labels are looked at each.
         for span in parts.spans:
             for chunk in metrics.chunks(*span) if one_by_one else [span]:
                 parts.truth(predictor.network, *chunk)
@@ -140,7 +138,7 @@ def _first_pass(predictor: Predictor, parts: Parts, accumulator: metrics.Accumul
     cold = 0.0
     for first, x in parts:
         for begin, end in metrics.chunks(0, len(x)):
-            elapsed, logits = timed(predictor, predictor.decision_function, x[begin:end])
+            elapsed, logits = timed(predictor, x[begin:end], "logits")
             cold += elapsed
             if parts.has_labels and isinstance(accumulator, metrics.LabelAccumulator):
                 truth = parts.truth(predictor.network, first + begin, first + end)
@@ -155,7 +153,7 @@ def _last_pass(predictor: Predictor, parts: Parts, output: str, accumulator: met
     """
     seconds = 0.0
     for first, x in parts:
-        elapsed, predicted = timed(predictor, computing(predictor, output), x)
+        elapsed, predicted = timed(predictor, x, output)
         seconds += elapsed
         if not parts.has_labels:
             continue
@@ -170,13 +168,13 @@ def _last_pass(predictor: Predictor, parts: Parts, output: str, accumulator: met
 def _parity(predictor: Predictor, parts: Parts) -> Parity:
     """Compare with the same network on the CPU, chunk by chunk."""
     cpu = predictor.variant(device="cpu", threads=None)
-    regression = predictor.network.head == "identity"
+    regression = not predictor.network.is_classifier
     output = "labels" if regression else "proba"
     different, largest = 0, 0.0
     for _, rows in parts:
         for begin, end in metrics.chunks(0, len(rows)):
             x = rows[begin:end]
-            here, there = (computing(p, output)(x) for p in (cpu, predictor))
+            here, there = (p.compute(x, output) for p in (cpu, predictor))
             with np.errstate(invalid="ignore"):
                 distances = np.where(
                     (here == there) | (np.isnan(here) & np.isnan(there)), 0, np.abs(here - there)
@@ -200,7 +198,7 @@ def _device_info(predictor: Predictor, parts: Parts) -> DeviceInfo:
         actual=backend.device,
         name=backend.describe(),
         backend=backend.name,
-        threads=workers(predictor, most_rows),
+        threads=predictor.useful_threads(most_rows),
         precision=predictor.precision,
         evaluator=predictor.evaluator,
     )

@@ -17,13 +17,13 @@ import numpy as np
 
 from mlpinfer._json import Report
 from mlpinfer._text import quoted
-from mlpinfer.engine.predictor import VALUES, Predictor, first_known
+from mlpinfer.engine.predictor import Predictor, first_known
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
 from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
-from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed, workers
+from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
 from mlpinfer.model.network import Network
@@ -170,18 +170,17 @@ def sweep(
 def _measure(
     predictors: list[Predictor], asked: list[int | None], x: Array, output: str, repeat: int
 ) -> list[SweepPoint]:
-    computes = [getattr(predictor, VALUES[output]) for predictor in predictors]
-    for compute in computes:
-        compute(x)
+    for predictor in predictors:
+        predictor.compute(x, output)
     seconds: list[list[float]] = [[] for _ in predictors]
     for _ in range(repeat):
-        for predictor, compute, found in zip(predictors, computes, seconds, strict=True):
-            found.append(timed(predictor, compute, x)[0])
+        for predictor, found in zip(predictors, seconds, strict=True):
+            found.append(timed(predictor, x, output)[0])
     return [
         SweepPoint(
             device=predictor.backend.device,
             asked_threads=threads,
-            threads=workers(predictor, len(x)),
+            threads=predictor.useful_threads(len(x)),
             evaluator=predictor.evaluator,
             batch_size=predictor.batch_size,
             samples_per_second=len(x) / spread.median,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 
-from mlpinfer.engine.predictor import VALUES, Predictor
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.engine.streaming import STAGES
 from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import Latency, Stages
@@ -19,32 +18,21 @@ _LATENCY_ROWS = 3_000
 _LATENCY_BATCHES = (20, 1_000)
 
 
-def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
-    """Return the seconds until the device is done, and what was computed."""
+def timed(predictor: Predictor, x: Array, output: str) -> tuple[float, Array]:
+    """Return the seconds until the device is done, and the output that was computed."""
     begin = time.perf_counter()
-    result = compute(x)
+    result = predictor.compute(x, output)
     predictor.backend.synchronize()
     return time.perf_counter() - begin, result
 
 
 def steps(predictor: Predictor, output: str) -> tuple[str, ...]:
     """Name what a call from host rows to host output, ``labels`` or ``proba``, does."""
-    labels = "values" if predictor.network.head == "identity" else "labels"
+    labels = "values" if not predictor.network.is_classifier else "labels"
     last = "head" if output == "proba" else labels
     if predictor.backend.name == "numpy":
         return ("cast", "affine", "activation", last)
     return ("upload", "cast", "affine", "activation", last, "download")
-
-
-def workers(predictor: Predictor, n_rows: int) -> int:
-    """Return how many threads share so many host rows: fewer than allowed where it would not pay.
-
-    For a GPU they copy; one thread alone speaks to it.
-    """
-    if predictor._streamer:
-        return predictor._streamer.threads
-    _, shares = predictor._deal(n_rows)
-    return len(shares)
 
 
 def stages(predictor: Predictor, parts: Parts, output: str) -> Stages | None:
@@ -61,26 +49,20 @@ def stages(predictor: Predictor, parts: Parts, output: str) -> Stages | None:
     Stages or None
         None on the CPU, where nothing is sent.
     """
-    streamer = predictor._streamer
+    streamer = predictor.streamer
     if streamer is None:
         return None
-    evaluate, shape, dtype = predictor._wanted["logits" if predictor.network.head == "identity" else output]
+    evaluate, shape, dtype = predictor.output(output)
     laps = [0.0] * len(STAGES)
     for _, x in parts:
         out = np.empty((len(x), *shape), dtype)
-        streamer.run(x, out, evaluate, predictor._evaluator.call_rows, laps)
+        streamer.run(x, out, evaluate, predictor.call_rows, laps)
     return Stages(**dict(zip(STAGES, laps, strict=True)))
-
-
-def computing(predictor: Predictor, output: str) -> Callable[[Array], Array]:
-    """Return the method that computes an output: ``labels``, ``proba`` or ``logits``."""
-    compute: Callable[[Array], Array] = getattr(predictor, VALUES[output])
-    return compute
 
 
 def timed_pass(predictor: Predictor, parts: Parts, output: str) -> float:
     """Return the seconds of a pass over all rows, without those of reading them."""
-    return sum(timed(predictor, computing(predictor, output), x)[0] for _, x in parts)
+    return sum(timed(predictor, x, output)[0] for _, x in parts)
 
 
 def latencies(predictor: Predictor, parts: Parts, output: str) -> list[float]:
@@ -90,15 +72,14 @@ def latencies(predictor: Predictor, parts: Parts, output: str) -> list[float]:
 
 
 def _latencies_of(alone: Predictor, parts: Parts, output: str) -> list[float]:
-    compute = computing(alone, output)
     size, rows = alone.batch_size, parts.samples
     starts = np.arange(0, max(1, rows - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES
     count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
     starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     batches = (parts.read(at, min(at + size, rows)) for at in [0, *starts.tolist()])
-    compute(next(batches))
-    return [timed(alone, compute, x)[0] for x in batches]
+    alone.compute(next(batches), output)
+    return [timed(alone, x, output)[0] for x in batches]
 
 
 def latency_of(seconds: list[float]) -> Latency:

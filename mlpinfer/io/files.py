@@ -77,6 +77,21 @@ def _kind(mode: int) -> str:
     return next((name for test, name in kinds.items() if test(mode)), "device")
 
 
+def mode_of(path: str) -> int | None:
+    """Return the permissions of a file or a folder, or None if there is none."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return None
+
+
+def set_mode(path: str, mode: int | None) -> None:
+    """Give a file or a folder these permissions, if the file system can; None leaves them as they are."""
+    if mode is not None:
+        with suppress(OSError):
+            os.chmod(path, mode)
+
+
 def move(source: str, target: str) -> None:
     """Rename a file or a folder, so that the new name outlives a power cut."""
     os.replace(source, target)
@@ -111,8 +126,8 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
         try:
             with open(temporary, "xb") as file:  # x: never through a link that somebody laid there
-                with suppress(OSError):  # as the file that is replaced: no more may read it than could
-                    os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+                # No more users may read the new file than could read the one that it replaces.
+                set_mode(temporary, mode_of(target))
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,11 +1,12 @@
-"""Folders and outputs of predictions on disk: whose they are, who is at them, how they are removed.
+"""Recognize, lock and remove the folders of predictions on disk.
 
-A folder is known by a file in it, its mark, that says that it was made here: nothing else is ever
+A folder is known by a file in it, its mark, which says that mlpinfer made it. Nothing else is ever
 overwritten or removed.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import json
 import os
@@ -22,42 +23,59 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 SCHEMA = "mlpinfer.predictions/1"
-#: Marks: of a folder that a job is run in, and of a folder of predictions.
+#: The marks of the folder that a job runs in, and of a folder of predictions.
 PLAN, MANIFEST = "job.json", "manifest.json"
 
 
-def is_ours(folder: str, mark: str) -> bool:
-    """Tell whether a folder's mark says that it was made here, and may be removed here."""
-    return _read_mark(folder, mark) is not None
+class Found(enum.Enum):
+    """What is under the name of an output."""
+
+    NOTHING = enum.auto()
+    #: A file, of which nothing says what it holds; or a folder of predictions, or an empty one.
+    PREDICTIONS = enum.auto()
+    #: A folder of predictions that has files in it which mlpinfer has not put there.
+    PREDICTIONS_AND_MORE = enum.auto()
+    SOMETHING_ELSE = enum.auto()
 
 
-def is_predictions(folder: str) -> bool:
-    """Tell whether a folder was made here and has nothing in it but what was put there then."""
-    manifest = _read_mark(folder, MANIFEST)
+def find_output(out: str, *, folder: bool) -> Found:
+    """Return what is under the name of an output, which is to be a folder or a file."""
+    if not os.path.lexists(out):
+        return Found.NOTHING
+    if not folder:
+        return Found.PREDICTIONS if os.path.isfile(out) else Found.SOMETHING_ELSE
+    manifest = _read_mark(out, MANIFEST)
     if manifest is None:
-        return False
+        return Found.SOMETHING_ELSE
     known, parts = {MANIFEST, PLAN}, manifest.get("parts")
     for part in parts if isinstance(parts, list) else ():
         name = part.get("file") if isinstance(part, dict) else None
-        if isinstance(name, str):  # and its receipt, until it is removed
+        if isinstance(name, str):
+            # The file of its PartInfo is there too, until `mlpinfer.jobs.outputs.tidy` removes it.
             known |= {name, f"{name.removesuffix('.npy')}.json"}
-    return all(name in known or name.startswith(f".{MANIFEST}.") for name in os.listdir(folder))
+    only_known = all(name in known or name.startswith(f".{MANIFEST}.") for name in os.listdir(out))
+    return Found.PREDICTIONS if only_known else Found.PREDICTIONS_AND_MORE
+
+
+def created_by_mlpinfer(folder: str, mark: str) -> bool:
+    """Return True if the mark in a folder says that mlpinfer made it, and may remove it."""
+    return _read_mark(folder, mark) is not None
 
 
 def _read_mark(folder: str, mark: str) -> dict[str, Any] | None:
-    """Return what the mark of a folder says, None where it was not made here."""
+    """Return what the mark of a folder says, or None if the folder was not made by mlpinfer."""
     if os.path.islink(folder) or not os.path.isdir(folder):
         return None
     try:
         found = read_object(os.path.join(folder, mark))
     except FileNotFoundError:
-        # Killed before its first file was written, or behind the removal of its last.
+        # A run may have been killed before it wrote the first file, or after it removed the last.
         return {} if all(entry.startswith(f".{mark}.") for entry in os.listdir(folder)) else None
     return found if found.get("schema") == SCHEMA else None
 
 
 def remove(folder: str, mark: str) -> None:
-    """Remove a folder that was made here, its mark last: as long as anything is left, it is known."""
+    """Remove a folder that mlpinfer made, its mark last, so that what is left of it is still known."""
     if not os.path.isdir(folder):
         return
     while True:
@@ -73,7 +91,7 @@ def remove(folder: str, mark: str) -> None:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """Return the JSON object in a regular file; an empty one where it is anything else.
+    """Return the JSON object in a regular file, or an empty one if there is anything else in it.
 
     Raises
     ------
@@ -87,13 +105,13 @@ def read_object(path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(out: str) -> Iterator[None]:
-    """Keep every other run of the same output away: two would write each other's parts.
+def exclusive_lock(out: str) -> Iterator[None]:
+    """Hold a lock, so that no other run writes the same output.
 
     Raises
     ------
     InputError
-        If another run is at it.
+        If another run holds it.
     """
     path = os.path.join(os.path.dirname(out), f".{os.path.basename(out)}.lock")
     flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -101,7 +119,7 @@ def alone(out: str) -> Iterator[None]:
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Or the other run has just ended and taken its lock away, and a third has made another.
+            # The lock file may have been unlinked and recreated by another process, so compare inodes.
             alike = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except (BlockingIOError, FileNotFoundError):
             alike = False

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.io.data.npy import map_npy
-from mlpinfer.io.files import move, write_whole
-from mlpinfer.jobs.output_folder import MANIFEST, PLAN, is_predictions, remove
-from mlpinfer.jobs.tasks import Job, Receipt, Task, is_whole, receipt_path
+from mlpinfer.io.files import mode_of, move, set_mode, write_whole
+from mlpinfer.jobs.job_folder import PartInfo, is_whole, part_info_path
+from mlpinfer.jobs.output_folder import MANIFEST, PLAN, Found, find_output, remove
+from mlpinfer.jobs.tasks import Job, Task
 
 _PIECE_VALUES = 131_072
 Array = npt.NDArray[Any]
 
 
-def finish(job: Job, receipts: Sequence[Receipt]) -> None:
+def finish(job: Job, parts: Sequence[PartInfo]) -> None:
     """Make the output of all parts, whole or not at all, and remove the job's folder.
 
     A name that ends in .npy, .csv or .jsonl becomes one file; one without an end a folder of the parts and
@@ -35,63 +35,59 @@ def finish(job: Job, receipts: Sequence[Receipt]) -> None:
     OSError
         If the output cannot be written; the parts stay.
     """
-    for task, receipt in zip(job.tasks, receipts, strict=True):
-        if not is_whole(task.path, receipt):
+    for task, info in zip(job.tasks, parts, strict=True):
+        if not is_whole(task.path, info):
             raise OSError(f"{task.path}: changed since it was written; resume (--resume) computes it again")
-    if sum(receipt.rows for receipt in receipts) != job.rows:
+    if sum(info.rows for info in parts) != job.rows:
         raise OSError(
             f"{job.out}: expected {job.rows} rows, found parts of fewer; give overwrite (--overwrite)"
         )
     if job.to_folder:
-        _finish_folder(job, receipts)
+        _finish_folder(job, parts)
         return
     encode = _FORMATS[os.path.splitext(job.out)[1]]
     whole = os.path.join(job.folder, "output")  # here, so that nothing is left elsewhere if it is killed
     with write_whole(whole) as file:
-        for chunk in encode(job, _Parts(job)):
+        for chunk in encode(job, _PartReader(job)):
             file.write(chunk)
-    with suppress(OSError):  # as the file that is replaced; not every file system can
-        os.chmod(whole, stat.S_IMODE(os.stat(job.out).st_mode))
+    set_mode(whole, mode_of(job.out))
     move(whole, job.out)
     remove(job.folder, PLAN)
 
 
-def _finish_folder(job: Job, receipts: Sequence[Receipt]) -> None:
-    manifest = {**job.description, "parts": [receipt._asdict() for receipt in receipts]}
+def _finish_folder(job: Job, parts: Sequence[PartInfo]) -> None:
+    manifest = {**job.description, "parts": [info._asdict() for info in parts]}
     with write_whole(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    ours = {PLAN, MANIFEST, *(receipt.file for receipt in receipts), *map(_receipt_name, job.tasks)}
+    ours = {PLAN, MANIFEST, *(info.file for info in parts), *map(_part_info_name, job.tasks)}
     for name in os.listdir(job.folder):
         if name not in ours:  # of a run that was killed
             os.unlink(os.path.join(job.folder, name))
-    mode = None
-    if os.path.lexists(job.out):
-        if not is_predictions(job.out):  # by now
-            raise OSError(
-                f"{job.out}: expected predictions to replace, found something else; move it away, "
-                "then resume (--resume)"
-            )
-        mode = stat.S_IMODE(os.stat(job.out).st_mode)
-        remove(job.out, MANIFEST)
+    # Somebody may have put something else there since the run began.
+    if find_output(job.out, folder=True) not in (Found.NOTHING, Found.PREDICTIONS):
+        raise OSError(
+            f"{job.out}: expected predictions to replace, found something else; move it away, "
+            "then resume (--resume)"
+        )
+    mode = mode_of(job.out)
+    remove(job.out, MANIFEST)
     move(job.folder, job.out)
     tidy(job)
-    if mode is not None:
-        with suppress(OSError):
-            os.chmod(job.out, mode)
+    set_mode(job.out, mode)
 
 
 def tidy(job: Job) -> None:
     """Remove from an output what only the run needed: a run may have been killed before it did so."""
-    for name in (PLAN, *map(_receipt_name, job.tasks)) if job.to_folder else ():
+    for name in (PLAN, *map(_part_info_name, job.tasks)) if job.to_folder else ():
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(job.out, name))
 
 
-def _receipt_name(task: Task) -> str:
-    return os.path.basename(receipt_path(task))
+def _part_info_name(task: Task) -> str:
+    return os.path.basename(part_info_path(task))
 
 
-class _Parts:
+class _PartReader:
     """The values of all parts, in order, some rows at a time, and the number of the first of them."""
 
     def __init__(self, job: Job) -> None:
@@ -109,19 +105,19 @@ class _Parts:
             first += len(part)
 
 
-def _npy(job: Job, parts: _Parts) -> Iterator[bytes]:
+def _npy(job: Job, reader: _PartReader) -> Iterator[bytes]:
     header = io.BytesIO()
-    described = {"descr": parts.dtype.str, "fortran_order": False, "shape": (job.rows, *parts.shape)}
+    described = {"descr": reader.dtype.str, "fortran_order": False, "shape": (job.rows, *reader.shape)}
     np.lib.format.write_array_header_1_0(header, described)
     yield header.getvalue()
-    for _, piece in parts:
+    for _, piece in reader:
         yield piece.tobytes()
 
 
-def _csv(job: Job, parts: _Parts) -> Iterator[bytes]:
+def _csv(job: Job, reader: _PartReader) -> Iterator[bytes]:
     file = ["file"] if job.names else []
-    yield ",".join([*_columns(job, parts), *file]).encode() + b"\n"
-    for first, piece in parts:
+    yield ",".join([*_columns(job, reader), *file]).encode() + b"\n"
+    for first, piece in reader:
         rows = as_text(piece)
         text = io.StringIO()
         if job.names:
@@ -135,22 +131,22 @@ def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
-def _jsonl(job: Job, parts: _Parts) -> Iterator[bytes]:
-    names = _columns(job, parts)
+def _jsonl(job: Job, reader: _PartReader) -> Iterator[bytes]:
+    names = _columns(job, reader)
     name = names[0].partition("_")[0]
-    for first, piece in parts:
+    for first, piece in reader:
         for i, row in enumerate(as_text(piece), first):
             values = [value if value.strip("-")[:1].isdigit() else "null" for value in row]  # no NaN in JSON
-            text = f"[{', '.join(values)}]" if parts.shape else values[0]
+            text = f"[{', '.join(values)}]" if reader.shape else values[0]
             file = f', "file": {json.dumps(job.names[i])}' if job.names else ""
             yield f'{{"{name}": {text}{file}}}\n'.encode()
 
 
-def _columns(job: Job, parts: _Parts) -> list[str]:
-    if not parts.shape:
+def _columns(job: Job, reader: _PartReader) -> list[str]:
+    if not reader.shape:
         return ["label"]
     stem = {"labels": "value", "logits": "logit"}.get(job.description["values"], "proba")
-    return [f"{stem}_{i}" for i in range(parts.shape[0])]
+    return [f"{stem}_{i}" for i in range(reader.shape[0])]
 
 
 def as_text(values: Array) -> Iterator[list[str]]:
@@ -160,4 +156,8 @@ def as_text(values: Array) -> Iterator[list[str]]:
         yield [digits(value) for value in row]
 
 
-_FORMATS: dict[str, Callable[[Job, _Parts], Iterator[bytes]]] = {".npy": _npy, ".csv": _csv, ".jsonl": _jsonl}
+_FORMATS: dict[str, Callable[[Job, _PartReader], Iterator[bytes]]] = {
+    ".npy": _npy,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from mlpinfer.evaluation.timing import steps
 from mlpinfer.io.data.open import check_labels
 from mlpinfer.io.data.source import FilePart, Inputs, file_parts
 from mlpinfer.jobs import tasks
+from mlpinfer.jobs.runner import ClusterRunner, LocalRunner, Runner
 from mlpinfer.model.ops import Array
 
 
@@ -100,7 +103,7 @@ def split_score(
             raise DatasetError(
                 f"{rows.name}: expected {rows.samples} labels, one a row, found {found.samples}"
             )
-    _, spans = tasks.cut(predictor, rows, values="logits", rows_per_task=rows_per_task)
+    _, spans = tasks.cut(predictor, rows, output="logits", rows_per_task=rows_per_task)
     sources = file_parts(inputs, stamps, rows, spans)
     data = DataInfo(name=os.path.basename(rows.name), samples=rows.samples, features=predictor.n_features_in_)
     score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
@@ -151,8 +154,58 @@ def _judged(predictor: Predictor, x: Array, y: Array) -> metrics.Accumulator:
     return accumulator
 
 
-def report_of(
-    predictor: Predictor, job: ScoreJob, scored: Sequence[Scored], seconds: float, cluster: ClusterInfo
+def score_job(
+    predictor: Predictor,
+    job: ScoreJob,
+    *,
+    runner: Runner | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> ScoreReport:
+    """Measure how right a network is, and how fast the tasks run, in one pass over all rows.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    job : ScoreJob
+    runner : Runner, optional
+        Where the tasks run; by default in this process.
+    progress : callable
+        Is told the rows of every task that is done.
+
+    Returns
+    -------
+    ScoreReport
+        Throughput is from the first task given to the last result come back, reading included.
+
+    Raises
+    ------
+    DatasetError
+        As `run_score_task`.
+    ClusterError
+        As the runner; if tasks failed, nothing is said of the others.
+    """
+    runner = LocalRunner() if runner is None else runner
+    results = runner.run(predictor, job.tasks, run_score_task, reads=job.paths)
+    cluster = None
+    if isinstance(runner, ClusterRunner):
+        size = runner.cluster_size()
+        cluster = ClusterInfo(workers=size.workers, threads=size.threads, tasks=len(job.tasks))
+    done, begin = {}, time.perf_counter()
+    with closing(results):
+        for task, scored in results:
+            done[task] = scored
+            progress(scored.rows)
+    seconds = time.perf_counter() - begin
+    # Added up in the order of the rows, so that sums are the same whichever task was first.
+    return _report([done[task] for task in job.tasks], predictor, job, seconds, cluster)
+
+
+def _report(
+    scored: Sequence[Scored],
+    predictor: Predictor,
+    job: ScoreJob,
+    seconds: float,
+    cluster: ClusterInfo | None,
 ) -> ScoreReport:
     """Add up what tasks found to the report of one pass that took `seconds`, wall clock.
 
@@ -177,7 +230,7 @@ def report_of(
             actual=by.device,
             name=by.name,
             backend=by.backend,
-            threads=cluster.threads,
+            threads=cluster.threads if cluster else predictor.threads,
             precision=predictor.precision,
             evaluator=by.evaluator,
         ),

@@ -268,6 +268,16 @@ class Network:
         """What stands behind the last layer."""
         return self.layers[-1].activation
 
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it labels rows: its head is softmax or sigmoid, not identity."""
+        return self.head != "identity"
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; a single sigmoid output tells two apart. 0 for an identity head."""
+        return max(2, self.sizes[-1]) if self.is_classifier else 0
+
     @cached_property
     def sha256(self) -> str:
         """Digest of layers, activations and scale, in hexadecimal: one network, one digest, in any file."""

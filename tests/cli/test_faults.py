@@ -24,6 +24,7 @@ from mlpinfer.io.data.open import open_rows
 from mlpinfer.io.data.source import Inputs
 from mlpinfer.io.weights.load import shipped
 from mlpinfer.jobs import outputs, score_tasks, tasks
+from mlpinfer.jobs import predict as jobs_predict
 from tests.conftest import EVALUATORS
 
 SCORE = ["score", "--repeat", "1"]
@@ -281,7 +282,7 @@ def test_rows_that_change_while_they_are_computed(tmp_path, network, monkeypatch
     (score_task,) = score_tasks.split_score(predictor, inputs).tasks
     monkeypatch.setattr(predictor, "predict", change_beside)
     for run in (
-        lambda: tasks.run_job(predictor, job),
+        lambda: jobs_predict.run_job(predictor, job),
         lambda: score_tasks.run_score_task(predictor, score_task),
     ):
         with pytest.raises(DatasetError, match=r"rows.npy: changed since the run began; begin anew"):
@@ -292,7 +293,7 @@ def test_rows_that_change_while_they_are_computed(tmp_path, network, monkeypatch
 def test_values_of_old_and_new_rows_are_not_mixed(tmp_path, network, monkeypatch, run):
     np.save(tmp_path / "rows.npy", np.zeros((500, 784), np.uint8))
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
-    compute, how = tasks.compute, {"rows_per_task": 100}
+    compute, how = jobs_predict.compute, {"rows_per_task": 100}
 
     def change_behind(predictor, task):
         values = compute(predictor, task)
@@ -303,9 +304,9 @@ def test_values_of_old_and_new_rows_are_not_mixed(tmp_path, network, monkeypatch
 
     job = tasks.split_job(predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy", **how)
     with monkeypatch.context() as patch:
-        patch.setattr(tasks, "compute", change_behind)
+        patch.setattr(jobs_predict, "compute", change_behind)
         with pytest.raises(DatasetError, match=r"rows.npy: changed since the run began; begin anew"):
-            tasks.run_job(predictor, job)
+            jobs_predict.run_job(predictor, job)
     assert not (tmp_path / "out.npy").exists()
     args = ["predict", "rows.npy", "--scale", "1/255", "--batch-size", 50, "--out", "out.npy"]
     assert "expected inputs as it was" in run(*args, "--rows-per-task", 100, "--resume").stderr
@@ -356,11 +357,11 @@ def test_a_part_that_lost_its_end_is_not_taken(tmp_path, network, mnist):
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
     inputs = Inputs((str(tmp_path / "rows.npy"),))
     job = tasks.split_job(predictor, inputs, tmp_path / "out.npy", rows_per_task=100)
-    receipts = tasks.run_job(predictor, job)
+    parts = jobs_predict.run_job(predictor, job)
     os.truncate(job.tasks[1].path, 0)
     with pytest.raises(OSError, match=r"changed since it was written; resume .* computes it again"):
-        outputs.finish(job, receipts)
-    outputs.finish(job, tasks.run_job(predictor, job, resume=True))
+        outputs.finish(job, parts)
+    outputs.finish(job, jobs_predict.run_job(predictor, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(mnist[0][:300]))
 
 
@@ -453,7 +454,7 @@ def test_a_signal_while_a_part_is_waited_for_leaves_it_whole(start, tmp_path, ro
     script = """
 import os, signal, threading, time
 from mlpinfer import __main__, errors
-from mlpinfer.jobs import tasks as jobs
+from mlpinfer.jobs import predict as jobs
 compute, fsync = jobs.compute, os.fsync
 def fail_at_the_second(predictor, task):
     if task.begin:
@@ -468,7 +469,7 @@ __main__.run()
     code, _, err = ended(start(*args, "--rows-per-task", 100, script=script))
     assert (code, err) == (143, "mlpinfer: terminated\n")
     left = sorted(os.path.splitext(name)[1] for name in os.listdir(tmp_path / "out.npy.partial"))
-    assert left == [".json", ".json", ".npy"]  # the job, the part and its receipt
+    assert left == [".json", ".json", ".npy"]  # the job, the part and its PartInfo
 
 
 # -- streams -------------------------------------------------------------------------------------------

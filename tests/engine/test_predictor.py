@@ -249,7 +249,7 @@ def test_an_error_in_a_worker_reaches_the_caller(network, mnist, monkeypatch):
     def fail(x, out):
         raise MemoryError
 
-    monkeypatch.setitem(predictor._wanted, "labels", predictor._wanted["labels"]._replace(evaluate=fail))
+    monkeypatch.setitem(predictor._outputs, "labels", predictor._outputs["labels"]._replace(evaluate=fail))
     with pytest.raises(MemoryError):
         predictor.predict(mnist[0])
     assert threading.active_count() == 1

@@ -181,7 +181,7 @@ def test_the_clock_stops_behind_the_device(fake, network, mnist, monkeypatch):
     clock = iter(range(10))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: fake.log.append("clock") or next(clock))
     fake.log.clear()
-    timing.timed(predictor, predictor.predict, mnist[0][:300])
+    timing.timed(predictor, mnist[0][:300], "labels")
     assert fake.log[0] == "clock"
     assert fake.log[-2:] == ["synchronize", "clock"]
 
@@ -221,13 +221,13 @@ def test_score_with_parity(fake, mnist, head):
 
 def test_parity_shows_what_differs(fake, network, mnist, capsys):
     predictor = Predictor(network, "gpu", scale=1 / 255)
-    labels = predictor._wanted["labels"]
+    labels = predictor._outputs["labels"]
 
     def wrong(x, out):
         labels.evaluate(x, out)
         out[:3] = on_device(np.full(3, 11))
 
-    predictor._wanted["labels"] = labels._replace(evaluate=wrong)
+    predictor._outputs["labels"] = labels._replace(evaluate=wrong)
     assert score_module._parity(predictor, Parts.of(mnist[0][:100])).labels_different == 3
 
 
@@ -235,7 +235,7 @@ def test_rows_in_files_have_stages_and_parity_too(fake, network, mnist, monkeypa
     monkeypatch.setattr(parting, "_PART_BYTES", 784 * 100)
     x, t = mnist[0][:250], mnist[1][:250]
     predictor = Predictor(network, "gpu", 100, scale=1 / 255)
-    labels = predictor._wanted["labels"]
+    labels = predictor._outputs["labels"]
 
     def wrong(x, out):
         labels.evaluate(x, out)
@@ -244,14 +244,14 @@ def test_rows_in_files_have_stages_and_parity_too(fake, network, mnist, monkeypa
     stored = StoredData(name="some", rows=ArrayRows("rows", x, t))
     stages = score(predictor, stored, repeat=1).timing.stages
     assert min(stages.upload, stages.compute, stages.download) > 0
-    predictor._wanted["labels"] = labels._replace(evaluate=wrong)
+    predictor._outputs["labels"] = labels._replace(evaluate=wrong)
     assert score_module._parity(predictor, Parts(stored, 100)).labels_different == 9
 
 
 def test_parity_does_not_hide_what_is_not_a_number(fake, network, mnist):
     predictor = Predictor(network, "gpu", scale=1 / 255)
-    proba = predictor._wanted["proba"]
-    predictor._wanted["proba"] = proba._replace(evaluate=lambda x, out: out.fill(np.nan))
+    proba = predictor._outputs["proba"]
+    predictor._outputs["proba"] = proba._replace(evaluate=lambda x, out: out.fill(np.nan))
     assert score_module._parity(predictor, Parts.of(mnist[0][:100])).largest_difference == np.inf
 
 
@@ -279,3 +279,14 @@ def test_a_lane_that_fails_is_waited_for(fake, network, mnist, monkeypatch):
 def test_parity_needs_a_gpu(network, mnist):
     with pytest.raises(InputError, match="check_parity: expected a predictor on a GPU"):
         score(Predictor(network, scale=1 / 255), Dataset(mnist[0], mnist[1]), check_parity=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_copies_obey_the_errstate_of_the_caller(fake, threads):
+    rows = np.zeros((1_000, 784))
+    rows[-1] = 1e300  # in the part of the last thread, and infinite in float32
+    with Predictor(Network.random([784, 3]), "gpu", threads=threads) as predictor:
+        with np.errstate(all="ignore"):
+            predictor.predict(rows)
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+            predictor.predict(rows)

@@ -41,7 +41,7 @@ def test_latency_is_of_full_batches():
     calls = []
 
     class Slow:
-        def predict(self, x):
+        def compute(self, x, output):
             calls.append(len(x))
 
         batch_size = 4

@@ -20,11 +20,20 @@ import pytest
 from PIL import Image
 
 from mlpinfer import DatasetError, InputError, Network, Predictor
-from mlpinfer.engine.predictor import VALUES
+from mlpinfer.engine.predictor import OUTPUTS
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.source import Inputs
-from mlpinfer.jobs import output_folder, outputs, tasks
-from mlpinfer.jobs.tasks import run_job, split_job
+from mlpinfer.jobs import (
+    begin_job,
+    exclusive_lock,
+    is_done,
+    output_folder,
+    outputs,
+    run_job,
+    run_task,
+    split_job,
+)
+from mlpinfer.jobs import predict as jobs_predict
 
 
 @pytest.fixture
@@ -41,14 +50,14 @@ def predictor(network):
 
 
 def predict(predictor, rows, out, values="labels", **how):
-    job = split_job(predictor, Inputs((str(rows),)), out, values, 120)
+    job = split_job(predictor, Inputs((str(rows),)), out, output=values, rows_per_task=120)
     outputs.finish(job, run_job(predictor, job, **how))
     return job
 
 
 @pytest.mark.parametrize("values", ["labels", "proba", "logits"])
 def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values, mnist):
-    expected = getattr(predictor, VALUES[values])(mnist[0][:1_037])
+    expected = predictor.compute(mnist[0][:1_037], values)
     for name in ("out.npy", "out.csv", "out.jsonl", "out"):
         predict(predictor, rows, tmp_path / name, values)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
@@ -75,7 +84,7 @@ def test_every_output_has_the_values_of_a_call(predictor, rows, tmp_path, values
 
 def test_header_of_a_table(predictor, rows, tmp_path):
     heads = {}
-    for values in VALUES:
+    for values in OUTPUTS:
         predict(predictor, rows, tmp_path / f"{values}.csv", values)
         heads[values] = (tmp_path / f"{values}.csv").read_text().partition("\n")[0].split(",")
     assert heads["labels"] == ["label"]
@@ -104,19 +113,19 @@ def test_a_task_travels(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
     os.mkdir(job.folder)
     there, task = pickle.loads(pickle.dumps((predictor, job.tasks[3])))
-    assert tasks.run_task(there, task) == tasks.run_task(predictor, job.tasks[3])
+    assert run_task(there, task) == run_task(predictor, job.tasks[3])
     assert len(pickle.dumps(task)) < 1_000
 
 
 def stop_after(monkeypatch, n_tasks):
-    write_part, count = tasks.write_part, iter(range(n_tasks))
+    write_part, count = jobs_predict.write_part, iter(range(n_tasks))
 
     def write(task, values):
         if next(count, None) is None:
             raise OSError(28, "No space left on device")
         return write_part(task, values)
 
-    monkeypatch.setattr(tasks, "write_part", write)
+    monkeypatch.setattr(jobs_predict, "write_part", write)
 
 
 @pytest.mark.parametrize("name", ["out.npy", "out"])
@@ -136,8 +145,8 @@ def test_resume_runs_what_is_missing(predictor, rows, tmp_path, monkeypatch, nam
     parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"?")
     parts[2].with_suffix(".json").write_text("{")
     ran = []
-    compute = tasks.compute
-    monkeypatch.setattr(tasks, "compute", lambda p, task: ran.append(task.begin) or compute(p, task))
+    compute = jobs_predict.compute
+    monkeypatch.setattr(jobs_predict, "compute", lambda p, task: ran.append(task.begin) or compute(p, task))
     told = []
     predict(predictor, rows, out, resume=True, progress=told.append)
     assert ran == [100, 200, *range(400, 1_037, 100)]
@@ -229,21 +238,21 @@ def test_a_link_is_written_where_it_points(predictor, rows, tmp_path):
 def test_an_empty_folder_is_free(predictor, rows, tmp_path):
     (tmp_path / "out").mkdir()
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out")
-    assert not tasks.is_done(job)
+    assert not is_done(job)
     predict(predictor, rows, tmp_path / "out", resume=True)
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_only_predictions_are_replaced(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
-    receipts = run_job(predictor, job)
+    parts = run_job(predictor, job)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     with pytest.raises(OSError, match="expected predictions to replace, found something else"):
-        outputs.finish(job, receipts)
+        outputs.finish(job, parts)
     (tmp_path / "out" / "thesis.txt").rename(tmp_path / "thesis.txt")
     (tmp_path / "out").chmod(0o700)
-    outputs.finish(job, receipts)
+    outputs.finish(job, parts)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
     predict(predictor, rows, tmp_path / "out", overwrite=True)
     (tmp_path / "thesis.txt").rename(tmp_path / "out" / "thesis.txt")
@@ -254,16 +263,16 @@ def test_only_predictions_are_replaced(predictor, rows, tmp_path):
 
 def test_what_a_killed_run_has_left_is_no_stranger_s(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
-    receipts = run_job(predictor, job)
+    parts = run_job(predictor, job)
     (tmp_path / "out.partial" / ".part-02.npy.0123.tmp").write_bytes(b"half")
-    outputs.finish(job, receipts)
-    names = {"manifest.json", *(receipt.file for receipt in receipts)}
+    outputs.finish(job, parts)
+    names = {"manifest.json", *(info.file for info in parts)}
     assert set(os.listdir(tmp_path / "out")) == names
-    # Killed behind the rename: receipts and the plan are still there.
+    # Killed behind the rename: parts and the plan are still there.
     (tmp_path / "out" / "job.json").write_text("{}")
-    (tmp_path / "out" / receipts[0].file.replace(".npy", ".json")).write_text("{}")
+    (tmp_path / "out" / parts[0].file.replace(".npy", ".json")).write_text("{}")
     (tmp_path / "out" / "SHA256SUMS").write_text("of somebody else")
-    assert tasks.is_done(job)
+    assert is_done(job)
     outputs.tidy(job)
     assert set(os.listdir(tmp_path / "out")) == names | {"SHA256SUMS"}
 
@@ -273,9 +282,9 @@ def test_no_more_may_read_the_new_than_the_old(predictor, rows, tmp_path):
         predict(predictor, rows, tmp_path / name)
         (tmp_path / name).chmod(mode)
         job = split_job(predictor, Inputs((str(rows),)), tmp_path / name)
-        receipts = run_job(predictor, job, overwrite=True)
+        parts = run_job(predictor, job, overwrite=True)
         assert os.stat(job.folder).st_mode & 0o777 == 0o700
-        outputs.finish(job, receipts)
+        outputs.finish(job, parts)
         assert (tmp_path / name).stat().st_mode & 0o777 == mode
 
 
@@ -317,19 +326,19 @@ def test_images_are_named(predictor, mnist, tmp_path):
 def test_what_is_done_is_known(predictor, rows, tmp_path, name):
     inputs = Inputs((str(rows),))
     job = split_job(predictor, inputs, tmp_path / name, rows_per_task=100)
-    assert not tasks.is_done(job)
+    assert not is_done(job)
     predict(predictor, rows, tmp_path / name)
-    assert tasks.is_done(job)
-    other = split_job(predictor, inputs, tmp_path / name, "logits", 100)
+    assert is_done(job)
+    other = split_job(predictor, inputs, tmp_path / name, output="logits", rows_per_task=100)
     if name == "out":
         with pytest.raises(InputError, match="resume: expected values as it was, 'labels', found 'logits'"):
-            tasks.is_done(other)
+            is_done(other)
     else:
-        assert tasks.is_done(other)
+        assert is_done(other)
         (tmp_path / name).unlink()
         (tmp_path / name).mkdir()
         with pytest.raises(InputError, match="expected predictions, found something else"):
-            tasks.is_done(job)
+            is_done(job)
 
 
 def test_a_receipt_of_another_file_is_none(predictor, rows, tmp_path, monkeypatch):
@@ -358,34 +367,34 @@ def test_rows_and_values_must_fit(predictor, rows, tmp_path):
     with pytest.raises(DatasetError, match=r"narrow.npy: expected rows of 784 features, found shape \(4,\)"):
         split_job(predictor, Inputs((str(tmp_path / "narrow.npy"),)), tmp_path / "out")
     with pytest.raises(InputError, match="values: expected labels, proba, logits"):
-        split_job(predictor, Inputs((str(rows),)), tmp_path / "out", "classes")
+        split_job(predictor, Inputs((str(rows),)), tmp_path / "out", output="classes")
     regression = Predictor(Network.random([784, 2], head="identity"), scale=1)
     with pytest.raises(InputError, match="identity head"):
-        split_job(regression, Inputs((str(rows),)), tmp_path / "out", "proba")
+        split_job(regression, Inputs((str(rows),)), tmp_path / "out", output="proba")
 
 
 def test_no_two_runs_write_one_output(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
-    with output_folder.alone(job.out):
+    with exclusive_lock(job.out):
         with (
             pytest.raises(InputError, match="expected no other run, found one that is writing it"),
-            output_folder.alone(job.out),
+            exclusive_lock(job.out),
         ):
             pass
         outputs.finish(job, run_job(predictor, job))
-    with output_folder.alone(job.out):
+    with exclusive_lock(job.out):
         pass
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
 
 
 def test_a_part_that_was_changed_is_not_taken(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
-    receipts = run_job(predictor, job)
+    parts = run_job(predictor, job)
     with open(job.tasks[2].path, "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"?")
     with pytest.raises(OSError, match="changed since it was written; resume"):
-        outputs.finish(job, receipts)
+        outputs.finish(job, parts)
     outputs.finish(job, run_job(predictor, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(np.load(rows)))
 
@@ -407,7 +416,7 @@ def test_tasks_of_a_stream_may_run_in_threads_and_in_any_order(predictor, tmp_pa
     job = split_job(predictor, Inputs((str(path),)), tmp_path / "out.npy", rows_per_task=50)
     os.mkdir(job.folder)
     with ThreadPoolExecutor(4) as pool:
-        backwards = list(pool.map(lambda task: tasks.run_task(predictor, task), job.tasks[::-1]))
+        backwards = list(pool.map(lambda task: run_task(predictor, task), job.tasks[::-1]))
     outputs.finish(job, backwards[::-1])
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(mnist[0][:400]))
 
@@ -596,13 +605,13 @@ def test_a_part_of_another_job_is_not_taken_for_ours(rows, tmp_path, network):
         tmp_path / "out.npy",
         rows_per_task=100,
     )
-    tasks.begin(before)
+    begin_job(before)
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
-    tasks.begin(job, overwrite=True)
-    tasks.run_task(predictor, job.tasks[0])
+    begin_job(job, overwrite=True)
+    run_task(predictor, job.tasks[0])
     for task in before.tasks[:4]:
-        tasks.run_task(Predictor(other, batch_size=50, scale=1), task)
+        run_task(Predictor(other, batch_size=50, scale=1), task)
     outputs.finish(job, run_job(predictor, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.predict(np.load(rows)))
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
@@ -647,7 +656,7 @@ def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
 def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, tmp_path):
     job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
     (tmp_path / ".out.npy.lock").symlink_to("elsewhere")
-    with pytest.raises(OSError, match="symbolic link"), output_folder.alone(job.out):
+    with pytest.raises(OSError, match="symbolic link"), exclusive_lock(job.out):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -663,7 +672,7 @@ def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(predictor, rows, tmp_pa
         flock(file, how)
 
     monkeypatch.setattr(output_folder.fcntl, "flock", late)
-    with pytest.raises(InputError, match="expected no other run"), output_folder.alone(job.out):
+    with pytest.raises(InputError, match="expected no other run"), exclusive_lock(job.out):
         pass
     assert path.exists()
 
@@ -683,7 +692,7 @@ def test_a_folder_that_was_not_made_here_is_left_alone(predictor, rows, tmp_path
         text = {"deep": "[" * 100_000, "list": "[1]"}.get(what)
         (documents / "job.json").write_text(text) if text else os.mkfifo(documents / "job.json")
     with pytest.raises(InputError, match="expected a free name, found something else; move it away"):
-        tasks.begin(job, overwrite=True)
+        begin_job(job, overwrite=True)
     assert (documents / "thesis.txt").exists()
 
 

@@ -18,10 +18,7 @@ from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
 from mlpinfer.evaluation.report import BatchInfo, ClusterInfo
 from mlpinfer.io.data.source import Inputs
-from mlpinfer.jobs import dask_runner as dask_cluster
-from mlpinfer.jobs import outputs, tasks
-from mlpinfer.jobs.dask_runner import connect, run_job
-from mlpinfer.jobs.tasks import split_job
+from mlpinfer.jobs import DaskRunner, connect, outputs, run_job, score_job, split_job, split_score
 from tests.conftest import ROOT
 
 ENVIRONMENT = os.environ | {
@@ -168,11 +165,11 @@ def test_equal_to_the_local_run_and_the_predictor_travels_once(
     os.mkdir(predictor.folder)
     job = job_of(predictor, rows, tmp_path / "out.npy")
     told = []
-    receipts = run_job(predictor, job, client=healthy_client, min_workers=2, progress=told.append)
+    parts = run_job(predictor, job, runner=DaskRunner(healthy_client, min_workers=2), progress=told.append)
     assert sum(told) == 20_000
-    outputs.finish(job, receipts)
+    outputs.finish(job, parts)
     local = job_of(predictor, rows, tmp_path / "local.npy")
-    outputs.finish(local, tasks.run_job(predictor, local))
+    outputs.finish(local, run_job(predictor, local))
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "local.npy").read_bytes()
     arrivals = [name.partition("-")[0] for name in os.listdir(predictor.folder)]
     for worker in healthy.workers:
@@ -190,8 +187,8 @@ def test_a_worker_that_is_killed_costs_only_its_task(cluster, client, rows, tmp_
         for worker in kill:
             worker.kill()
 
-    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
-    outputs.finish(job, receipts)
+    parts = run_job(predictor, job, runner=DaskRunner(client, min_workers=2), progress=progress)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predictor.variant().predict(np.load(rows)))
 
 
@@ -208,8 +205,8 @@ def test_all_workers_killed_under_nannies(cluster, client, rows, tmp_path, netwo
             for pid in found:
                 os.kill(pid, signal.SIGKILL)
 
-    receipts = run_job(predictor, job, client=client, min_workers=2, progress=progress)
-    outputs.finish(job, receipts)
+    parts = run_job(predictor, job, runner=DaskRunner(client, min_workers=2), progress=progress)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
     )
@@ -224,12 +221,12 @@ def test_a_poison_shard_is_named_and_the_others_are_done(cluster, client, rows, 
     predictor = Deadly(network, batch_size=100, threads=1, scale=1 / 255)
     job = job_of(predictor, rows, tmp_path / "out.npy", 1_000)
     with pytest.raises(ClusterError, match="1 of 20 tasks failed, rows 1000 to 2000: KilledWorker") as caught:
-        run_job(predictor, job, client=client, min_workers=2)
+        run_job(predictor, job, runner=DaskRunner(client, min_workers=2))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.npy").exists()
     assert len(list((tmp_path / "out.npy.partial").glob("part-*.npy"))) == 19
     healthy = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
-    outputs.finish(job, tasks.run_job(healthy, job, resume=True))
+    outputs.finish(job, run_job(healthy, job, resume=True))
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), healthy.predict(x))
 
 
@@ -251,11 +248,11 @@ def test_a_scheduler_that_is_gone_is_an_error_and_resume_completes(cluster, clie
     with pytest.raises(
         ClusterError, match="scheduler does not answer any more; what is done is kept, resume"
     ):
-        run_job(predictor, job, client=client, min_workers=2, progress=lambda rows: begun.set())
+        run_job(predictor, job, runner=DaskRunner(client, min_workers=2), progress=lambda rows: begun.set())
     assert time.monotonic() - killed[0] < 15  # a deadline: not for ever
     killer.join(10)
-    receipts = tasks.run_job(predictor, job, resume=True)
-    outputs.finish(job, receipts)
+    parts = run_job(predictor, job, resume=True)
+    outputs.finish(job, parts)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), Predictor(network, scale=1 / 255).predict(np.load(rows))
     )
@@ -266,14 +263,14 @@ def test_workers_that_do_not_see_the_output_are_refused(healthy_client, rows, tm
     job = job_of(predictor, rows, tmp_path / "out.npy")
     monkeypatch.setattr("mlpinfer.jobs.dask_runner._look", lambda files: ("0.0.1", None))
     with pytest.raises(ClusterError, match=r"expected mlpinfer .*, found 0\.0\.1"):
-        run_job(predictor, job, client=healthy_client)
+        run_job(predictor, job, runner=DaskRunner(healthy_client))
     monkeypatch.setattr("mlpinfer.jobs.dask_runner._look", lambda files: 1 / 0)
     with pytest.raises(ClusterError, match=r"tcp://.*: expected mlpinfer .* there, found an error: ZeroDiv"):
-        run_job(predictor, job, client=healthy_client, resume=True)
+        run_job(predictor, job, runner=DaskRunner(healthy_client), resume=True)
     monkeypatch.undo()
     job.description["inputs"].append([str(tmp_path / "elsewhere.npy"), 1, 1])
     with pytest.raises(ClusterError, match=r"expected to see .*elsewhere\.npy.*; share its folder"):
-        run_job(predictor, job, client=healthy_client, overwrite=True)
+        run_job(predictor, job, runner=DaskRunner(healthy_client), overwrite=True)
 
 
 def test_the_command_line(healthy, run, rows, tmp_path):
@@ -300,11 +297,15 @@ def test_random_networks_are_equal_bit_by_bit(healthy_client, tmp_path):
     predictor = Predictor(network, batch_size=64, threads=1)
     found = []
     for out, runner in (
-        ("there", lambda job: run_job(predictor, job, client=healthy_client)),
-        ("here", lambda job: tasks.run_job(predictor, job)),
+        ("there", lambda job: run_job(predictor, job, runner=DaskRunner(healthy_client))),
+        ("here", lambda job: run_job(predictor, job)),
     ):
         job = split_job(
-            predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / f"{out}.npy", "logits", 640
+            predictor,
+            Inputs((str(tmp_path / "rows.npy"),)),
+            tmp_path / f"{out}.npy",
+            output="logits",
+            rows_per_task=640,
         )
         outputs.finish(job, runner(job))
         found.append((tmp_path / f"{out}.npy").read_bytes())
@@ -316,15 +317,9 @@ def test_a_score_is_that_of_one_process(healthy_client, rows, tmp_path, network,
     np.save(labels, np.tile(mnist[1], 2))
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
     told = []
-    there = dask_cluster.score(
-        predictor,
-        Inputs((str(rows),)),
-        str(labels),
-        client=healthy_client,
-        min_workers=2,
-        rows_per_task=1_050,
-        progress=told.append,
-    )
+    job = split_score(predictor, Inputs((str(rows),)), str(labels), rows_per_task=1_050)
+    runner = DaskRunner(healthy_client, min_workers=2)
+    there = score_job(predictor, job, runner=runner, progress=told.append)
     here = score_here(predictor, load_data(rows, labels), repeat=1)
     assert sum(told) == 20_000
     assert there.metrics.confusion == here.metrics.confusion
@@ -347,18 +342,19 @@ def test_a_score_of_values_in_several_files(healthy_client, tmp_path):
     np.savetxt(tmp_path / "y.csv", y, delimiter=",")
     predictor = Predictor(network, batch_size=50, threads=1)
     inputs = Inputs((str(tmp_path / "x*.npy"),))
-    there = dask_cluster.score(
-        predictor, inputs, str(tmp_path / "y.csv"), client=healthy_client, rows_per_task=100
-    )
+    runner = DaskRunner(healthy_client)
+    job = split_score(predictor, inputs, str(tmp_path / "y.csv"), rows_per_task=100)
+    there = score_job(predictor, job, runner=runner)
     np.save(tmp_path / "all.npy", x)
     here = score_here(predictor, load_data(tmp_path / "all.npy", tmp_path / "y.csv"), repeat=1)
-    assert vars(there.metrics) == pytest.approx(vars(here.metrics), rel=1e-5)
+    for name in ("mse", "mae", "r2"):
+        assert getattr(there.metrics, name) == pytest.approx(getattr(here.metrics, name), rel=1e-5)
     assert there.batch == BatchInfo(size=50, full=18, tail=100)
-    unlabelled = dask_cluster.score(predictor, inputs, client=healthy_client)
+    unlabelled = score_job(predictor, split_score(predictor, inputs), runner=runner)
     assert unlabelled.metrics is None
     np.save(tmp_path / "few.npy", y[:10])
     with pytest.raises(DatasetError, match="expected 1000 labels, one a row, found 10"):
-        dask_cluster.score(predictor, inputs, str(tmp_path / "few.npy"), client=healthy_client)
+        split_score(predictor, inputs, str(tmp_path / "few.npy"))
 
 
 def test_a_score_says_which_rows_have_impossible_labels(healthy_client, rows, tmp_path, network, mnist):
@@ -366,16 +362,12 @@ def test_a_score_says_which_rows_have_impossible_labels(healthy_client, rows, tm
     labels[12_345] = 10
     np.save(tmp_path / "labels.npy", labels)
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
+    inputs = Inputs((str(rows),))
+    job = split_score(predictor, inputs, str(tmp_path / "labels.npy"), rows_per_task=1_000)
     with pytest.raises(
         DatasetError, match=r"1 of 20 tasks failed, rows 12000 to 13000: DatasetError: labels"
     ):
-        dask_cluster.score(
-            predictor,
-            Inputs((str(rows),)),
-            str(tmp_path / "labels.npy"),
-            client=healthy_client,
-            rows_per_task=1_000,
-        )
+        score_job(predictor, job, runner=DaskRunner(healthy_client))
 
 
 def test_score_on_the_command_line(healthy, run):
@@ -401,7 +393,7 @@ def test_blocks_of_a_dask_array(network, mnist):
 def test_a_poison_shard_that_ends_every_worker_is_an_error(
     cluster, client, rows, tmp_path, network, monkeypatch
 ):
-    monkeypatch.setattr("mlpinfer.jobs.dask_runner._WORKER_SECONDS", 5)
+    monkeypatch.setattr("mlpinfer.jobs.dask_watchdog.WORKER_SECONDS", 5)
     x = np.load(rows)
     x[1_234] = 255
     np.save(rows, x)
@@ -413,7 +405,7 @@ def test_a_poison_shard_that_ends_every_worker_is_an_error(
     with pytest.raises(
         ClusterError, match=r"no Dask worker is left; .*rows .*1000 to 2000|1 of 20 tasks failed"
     ):
-        run_job(predictor, job, client=client)
+        run_job(predictor, job, runner=DaskRunner(client))
 
 
 def test_tasks_that_somebody_cancels_are_an_error(cluster, client, rows, tmp_path, network):
@@ -427,7 +419,7 @@ def test_tasks_that_somebody_cancels_are_an_error(cluster, client, rows, tmp_pat
             call()
 
     with pytest.raises(ClusterError, match=r"tasks failed, rows .*: (cancelled|its result is lost)"):
-        run_job(predictor, job, client=client, progress=progress)
+        run_job(predictor, job, runner=DaskRunner(client), progress=progress)
 
 
 def test_a_scheduler_that_stands_still_is_an_error(cluster, client, rows, tmp_path, network):
@@ -443,7 +435,7 @@ def test_a_scheduler_that_stands_still_is_an_error(cluster, client, rows, tmp_pa
 
     try:
         with pytest.raises(ClusterError, match="scheduler does not answer any more"):
-            run_job(predictor, job, client=client, progress=progress)
+            run_job(predictor, job, runner=DaskRunner(client), progress=progress)
         assert time.monotonic() - stopped[0] < 30  # a deadline: not for ever
     finally:
         cluster.scheduler.send_signal(signal.SIGCONT)

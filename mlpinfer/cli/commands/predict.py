@@ -62,7 +62,8 @@ def command(
     import numpy as np
 
     from mlpinfer.cli.progress import note, progress
-    from mlpinfer.jobs import output_folder, outputs, tasks
+    from mlpinfer.jobs import job_folder, outputs, predict, tasks
+    from mlpinfer.jobs.output_folder import exclusive_lock
 
     on_cluster = loading.on_cluster(cluster)
     if out is None and (resume or overwrite or rows_per_task or on_cluster):
@@ -80,34 +81,29 @@ def command(
         with np.errstate(all="ignore"):
             _print(predictor, chosen, values)
         return
-    job = tasks.split_job(predictor, chosen, out, values, rows_per_task)
-    if resume and tasks.is_done(job):
+    job = tasks.split_job(predictor, chosen, out, output=values, rows_per_task=rows_per_task)
+    if resume and job_folder.is_done(job):
         outputs.tidy(job)
         compared = "" if job.to_folder else "; whether it is of these inputs was not compared"
         note(f"note: {out} is there, and no unfinished run: nothing to do{compared}")
         return
-    begin = {"resume": resume, "overwrite": overwrite}
     # Infinities and NaN are in the values, not on stderr.
-    with output_folder.alone(job.out), progress(job.rows) as advance, np.errstate(all="ignore"):
-        if on_cluster:
-            from mlpinfer.jobs.dask_runner import run_job
-
-            with loading.connected(cluster) as how:
-                receipts = run_job(predictor, job, progress=advance, **begin, **how)
-        else:
-            receipts = tasks.run_job(predictor, job, progress=advance, **begin)
-        outputs.finish(job, receipts)
+    with exclusive_lock(job.out), progress(job.rows) as advance, np.errstate(all="ignore"):
+        with loading.runner_of(cluster) as runner:
+            parts = predict.run_job(
+                predictor, job, runner=runner, resume=resume, overwrite=overwrite, progress=advance
+            )
+        outputs.finish(job, parts)
 
 
 def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
-    from mlpinfer.engine.predictor import VALUES
     from mlpinfer.jobs import outputs, tasks
 
     rows = tasks.check_inputs(predictor, inputs, values)
-    labels = values == "labels" and predictor.network.head != "identity"
+    labels = values == "labels" and predictor.network.is_classifier
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
-        y = getattr(predictor, VALUES[values])(x.reshape(len(x), -1))
+        y = predictor.compute(x.reshape(len(x), -1), values)
         columns = list(outputs.as_text(y))
         if labels:
             p = predictor.predict_proba(x.reshape(len(x), -1))

@@ -162,7 +162,7 @@ def _on_cluster(
 ) -> ScoreReport:
     from mlpinfer.cli.progress import progress
     from mlpinfer.io.data import mnist
-    from mlpinfer.jobs.dask_runner import score
+    from mlpinfer.jobs.score_tasks import score_job, split_score
 
     if data is None:
         data, labels = mnist.IMAGES, mnist.LABELS
@@ -170,7 +170,8 @@ def _on_cluster(
     predictor = loading.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
     with (
         loading.missing_is_data_error(),
-        loading.connected(cluster) as how,
+        loading.runner_of(cluster) as runner,
         progress(inputs.open().samples) as advance,
     ):
-        return score(predictor, inputs, labels, progress=advance, **how)
+        job = split_score(predictor, inputs, labels)
+        return score_job(predictor, job, runner=runner, progress=advance)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import functools
 import importlib.util
 import re
@@ -14,6 +15,17 @@ import sys
 from dataclasses import dataclass
 
 _CUDA_ERROR_NO_DEVICE = 100
+
+
+class Problem(enum.Enum):
+    """A reason why a GPU cannot be used."""
+
+    NO_PACKAGE = "no package"
+    TWO_PACKAGES = "two packages"
+    NO_DRIVER = "no driver"
+    NO_DEVICE = "no device"
+    WRONG_CUDA = "wrong CUDA major"
+    DRIVER_FAILED = "driver failed"
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,7 @@ class Diagnosis:
     devices : int
         GPUs that the driver shows.
     problems : tuple of str
-        Each a clause that begins with its kind: no package, two packages, no driver, no device,
-        wrong CUDA major, or driver failed. Empty where a GPU should work.
+        A clause for each `Problem`, which begins with its value. Empty where a GPU should work.
     fix : str
         What to run.
     """
@@ -49,20 +60,18 @@ class Diagnosis:
 def diagnose(index: int = 0) -> Diagnosis:
     """Find out what is missing before GPU number `index` can be used."""
     packages = _packages()
-    driver, devices, driver_problem = _ask_driver()
-    problems = []
-    if importlib.util.find_spec("cupy") is None:
-        problems.append("no package (CuPy is not installed)")
-    elif len(packages) > 1:
-        problems.append(f"two packages ({' and '.join(packages)} overwrite each other)")
-    if driver_problem:
-        problems.append(driver_problem)
-    elif index >= devices:
-        problems.append(f"no device (gpu:{index} asked, {devices} found)")
+    driver, devices, problems = _ask_driver()
+    if not problems and index >= devices:
+        problems[Problem.NO_DEVICE] = f"gpu:{index} asked, {devices} found"
     major = _wheel_major(packages)
     if driver and major and major > int(driver.partition(".")[0]):
-        problems.append(f"wrong CUDA major ({packages[0]} needs CUDA {major}, the driver runs {driver})")
-    return Diagnosis(packages, driver, devices, tuple(problems), _fix(problems, packages, driver))
+        problems[Problem.WRONG_CUDA] = f"{packages[0]} needs CUDA {major}, the driver runs {driver}"
+    if importlib.util.find_spec("cupy") is None:
+        problems = {Problem.NO_PACKAGE: "CuPy is not installed", **problems}
+    elif len(packages) > 1:
+        problems = {Problem.TWO_PACKAGES: f"{' and '.join(packages)} overwrite each other", **problems}
+    clauses = tuple(f"{problem.value} ({found})" for problem, found in problems.items())
+    return Diagnosis(packages, driver, devices, clauses, _fix(problems, packages, driver))
 
 
 @functools.cache
@@ -88,36 +97,36 @@ def _wheel_major(packages: tuple[str, ...]) -> int | None:
     return int(match[1]) if match else None
 
 
-def _ask_driver() -> tuple[str | None, int, str | None]:
+def _ask_driver() -> tuple[str | None, int, dict[Problem, str]]:
     """Return the driver's CUDA version, its number of GPUs, and what is wrong."""
     library = driver_library()
     if library is None:
-        return None, 0, "no driver (the library of an NVIDIA driver was not found)"
+        return None, 0, {Problem.NO_DRIVER: "the library of an NVIDIA driver was not found"}
     version, count = ctypes.c_int(), ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(version))
     number = f"{version.value // 1000}.{version.value % 1000 // 10}"
     status = library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count))
     if status == _CUDA_ERROR_NO_DEVICE or (status == 0 and count.value == 0):
-        return number, 0, "no device (the driver shows no GPU)"
+        return number, 0, {Problem.NO_DEVICE: "the driver shows no GPU"}
     if status:
-        return number, 0, f"driver failed (cuInit says error {status})"
-    return number, count.value, None
+        return number, 0, {Problem.DRIVER_FAILED: f"cuInit says error {status}"}
+    return number, count.value, {}
 
 
-def _fix(problems: list[str], packages: tuple[str, ...], driver: str | None) -> str:
+def _fix(problems: dict[Problem, str], packages: tuple[str, ...], driver: str | None) -> str:
+    """Return what to run against the problems, in one line."""
     if not problems:
         return ""
     major = 13 if driver and int(driver.partition(".")[0]) >= 13 else 12
     install = f"pip install 'cupy-cuda{major}x[ctk]'"
-    kinds = " ".join(problems)
-    if "two packages" in kinds or "wrong CUDA" in kinds:
+    if problems.keys() & {Problem.TWO_PACKAGES, Problem.WRONG_CUDA}:
         names = " ".join(package.split()[0] for package in packages)
         return f"run: pip uninstall -y {names} && {install}"
     steps = []
-    if "no driver" in kinds or "driver failed" in kinds:
+    if problems.keys() & {Problem.NO_DRIVER, Problem.DRIVER_FAILED}:
         steps.append("install or repair the NVIDIA driver")
-    if "no device" in kinds:
+    if Problem.NO_DEVICE in problems:
         steps.append("use a GPU that `nvidia-smi` shows")
-    if "no package" in kinds:
+    if Problem.NO_PACKAGE in problems:
         steps.append(f"run: {install}")
     return ", then ".join(steps) + ", or use --device cpu"

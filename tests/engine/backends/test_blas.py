@@ -89,8 +89,8 @@ def test_a_predictor_leaves_blas_as_it_was(blas, network, mnist, monkeypatch):
     three = blas()
     seen = []
     predictor = Predictor(network, threads=2, scale=1 / 255)
-    labels = predictor._wanted["labels"]
-    predictor._wanted["labels"] = labels._replace(
+    labels = predictor._outputs["labels"]
+    predictor._outputs["labels"] = labels._replace(
         evaluate=lambda *args: (seen.append(blas()), labels.evaluate(*args))
     )
     predictor.predict(mnist[0])

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mlpinfer import InputError, Network, Predictor
-from mlpinfer.engine.compiled.availability import VARIABLE, find_compiled
+from mlpinfer.engine.compiled.availability import VARIABLE, Compiled, find_compiled
 from tests.conftest import EVALUATORS
 
 COMPILED = EVALUATORS[1:]
@@ -41,11 +41,11 @@ def test_without_the_extension(monkeypatch, network, mnist):
     monkeypatch.delattr("mlpinfer.engine.compiled._cpu", raising=False)
     monkeypatch.setitem(sys.modules, "mlpinfer.engine.compiled._cpu", None)
     found = find_compiled()
-    assert found == (
-        None,
-        (),
-        "mlpinfer was installed without it",
-        "install GCC or Clang and mlpinfer again, from source",
+    assert found == Compiled(
+        instruction_set=None,
+        available=(),
+        problem="mlpinfer was installed without it",
+        fix="install GCC or Clang and mlpinfer again, from source",
     )
     plan = Predictor(network, scale=1 / 255)
     assert plan.evaluator == "plan"

@@ -8,10 +8,43 @@
 
 #include <stdlib.h>
 #include <string.h>
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#else
+#include <unistd.h>
+#endif
 
 #include "network.h"
 
-enum { WIDTH_ON_STACK = 256 }; /* 48 KB: a thread's stack may have no more than 128 */
+enum { ON_STACK = 12 * 1024 }; /* floats of a workspace: a thread's stack may have no more than 128 KB */
+
+/* -- the caches ------------------------------------------------------------------------------------ */
+
+/* Bytes of the data caches of a core. The defaults are the least that a processor of the last ten years has. */
+static ptrdiff_t L1 = 32 * 1024, L2 = 256 * 1024;
+
+static void find_caches(void)
+{
+    long found[2] = {0};
+#if defined(__APPLE__)
+    int64_t size;
+    const char *const names[2] = {"hw.l1dcachesize", "hw.l2cachesize"};
+    for (int i = 0; i < 2; i++) {
+        size_t length = sizeof(size);
+        if (sysctlbyname(names[i], &size, &length, NULL, 0) == 0) found[i] = (long)size;
+    }
+#elif defined(_SC_LEVEL2_CACHE_SIZE)
+    found[0] = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    found[1] = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    if (found[0] > L1) L1 = found[0];
+    if (found[1] > L2) L2 = found[1];
+}
+
+static ptrdiff_t between(ptrdiff_t least, ptrdiff_t value, ptrdiff_t most)
+{
+    return value < least ? least : value > most ? most : value;
+}
 
 /* -- what this processor runs ---------------------------------------------------------------------- */
 
@@ -89,7 +122,7 @@ static void pack_row(float **at, const float *from, Py_ssize_t columns, Py_ssize
 static void pack_panels(float **at, const float *W, const Layer *layer, const InstructionSet *set)
 {
     for (Py_ssize_t column = 0, width; column < layer->stride; column += width) {
-        width = next_panel((layer->stride - column) / set->lanes, set->most_vectors) * set->lanes;
+        width = next_panel((layer->stride - column) / set->lanes, set->NR) * set->lanes;
         for (Py_ssize_t k = 0; k < layer->inputs; k++)
             pack_row(at, W + k * layer->outputs + column, layer->outputs - column, width);
     }
@@ -97,8 +130,9 @@ static void pack_panels(float **at, const float *W, const Layer *layer, const In
 
 /* Read (inputs, outputs, W, b, activation, slope) but for the arrays; return the floats that it takes, or -1 and
  * an error. `width` is what comes out of the layer before, 0 for the first. */
-static Py_ssize_t describe(Layer *layer, PyObject *description, int lanes, ptrdiff_t width)
+static Py_ssize_t describe(Layer *layer, PyObject *description, const InstructionSet *set, ptrdiff_t width)
 {
+    const ptrdiff_t lanes = set->lanes, size = sizeof(float);
     Py_ssize_t inputs, outputs;
     PyObject *W, *b;
     int activation;
@@ -113,6 +147,8 @@ static Py_ssize_t describe(Layer *layer, PyObject *description, int lanes, ptrdi
     layer->outputs = outputs;
     layer->stride = (outputs + lanes - 1) / lanes * lanes;
     layer->activation = (Activation)activation;
+    layer->KC = between(64, L1 / (set->NR * lanes * size), 512);
+    layer->chunk = between(64, L2 / 4 / (layer->stride * size) / 64 * 64, MAX_CHUNK);
     return (inputs + 1) * layer->stride;
 }
 
@@ -139,7 +175,7 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
     if (!layers) return PyErr_NoMemory(), -1;
     for (Py_ssize_t i = 0; i < count; i++) {
         ptrdiff_t width = i ? layers[i - 1].outputs : 0;
-        Py_ssize_t more = describe(layers + i, PyTuple_GetItem(descriptions, i), self->set->lanes, width);
+        Py_ssize_t more = describe(layers + i, PyTuple_GetItem(descriptions, i), self->set, width);
         if (more < 0) return -1;
         floats += more;
         if (layers[i].stride > self->network.widest) self->network.widest = layers[i].stride;
@@ -149,6 +185,9 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
     float *at = align(self->weights);
     for (Py_ssize_t i = 0; i < count; i++)
         if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), self->set, &at) < 0) return -1;
+    const ptrdiff_t size = sizeof(float);
+    const int small = floats * size < L2 / 2; /* weights that stay in L2 beside the values need not be shared by many */
+    self->network.rows = small ? 48 : between(48, L2 / 4 / (self->network.widest * size), MAX_ROWS);
     self->network.count = count;
     self->network.layers = layers;
     return 0;
@@ -231,11 +270,12 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
     int done = 0;
     if (is_result(&y, labels ? "lq" : "f", itemsize, rows * columns)) {
         Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
-        _Alignas(ALIGNMENT) float small[2 * ROWS * WIDTH_ON_STACK];
+        _Alignas(ALIGNMENT) float small[ON_STACK];
         void *large = NULL;
         float *workspace = small;
-        if (network->widest > WIDTH_ON_STACK) {
-            large = malloc((size_t)(2 * ROWS * network->widest) * sizeof(float) + ALIGNMENT);
+        ptrdiff_t floats = 2 * network->rows * network->widest;
+        if (floats > ON_STACK) {
+            large = malloc((size_t)floats * sizeof(float) + ALIGNMENT);
             workspace = align(large);
         }
         if (workspace) {
@@ -296,10 +336,11 @@ static PyMethodDef methods[] = {
 static int module_exec(PyObject *module)
 {
     find_available();
+    find_caches();
     PyObject *type = PyType_FromSpec(&packed_network_spec);
     int failed = !type || PyModule_AddObjectRef(module, "PackedNetwork", type) < 0 ||
                  PyModule_AddIntConstant(module, "MAX_WIDTH", MAX_WIDTH) < 0 ||
-                 PyModule_AddIntConstant(module, "ROWS", ROWS) < 0 ||
+                 PyModule_AddIntConstant(module, "ROWS", MAX_ROWS) < 0 ||
                  PyModule_AddIntConstant(module, "IDENTITY", IDENTITY) < 0 ||
                  PyModule_AddIntConstant(module, "RELU", RELU) < 0 ||
                  PyModule_AddIntConstant(module, "LEAKY_RELU", LEAKY_RELU) < 0 ||

@@ -1,6 +1,6 @@
 /* Where vectors of four floats are always there. */
 #if defined(__aarch64__)
-#include "evaluate.h"
+#include "evaluate-inl.h"
 
-const InstructionSet neon = {"neon", LANES, MOST_VECTORS, evaluate};
+const InstructionSet neon = {"neon", LANES, MR, NR, evaluate};
 #endif

@@ -7,7 +7,8 @@
 
 enum {
     MAX_WIDTH = 4096, /* outputs of a layer */
-    ROWS = 24,        /* computed together, at most: what they share is read from the cache once */
+    MAX_ROWS = 240,   /* of a block that goes through all layers together: what they share of W is read once */
+    MAX_CHUNK = 1024, /* inputs of the first layer that are taken at a time */
     ALIGNMENT = 64,   /* bytes: the longest vector, and a cache line */
 };
 
@@ -18,6 +19,8 @@ typedef struct {
     ptrdiff_t stride; /* floats from one row of results to the next: outputs, rounded up to whole vectors */
     Activation activation;
     float slope;    /* of leaky ReLU */
+    ptrdiff_t KC;    /* inputs that are multiplied at a time: a block of a panel, KC x NR vectors, stays in L1 */
+    ptrdiff_t chunk; /* inputs of the first layer that are taken at a time: chunk x stride of W stays in L2 */
     const float *W; /* panels of columns, one behind the other, each (inputs, panel); zero behind the outputs */
     const float *b; /* (stride,), likewise */
 } Layer;
@@ -25,6 +28,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t count;
     ptrdiff_t widest; /* stride */
+    ptrdiff_t rows;   /* of a block: their values stay in L2 */
     const Layer *layers;
     float cut; /* with one output: the logit above which the label is 1 */
 } Network;
@@ -44,15 +48,15 @@ typedef struct {
     float *logits;
 } Output;
 
-/* Evaluates contiguous rows, no two batches together, in a workspace of 2 x ROWS x widest floats, aligned. Cannot
- * fail. */
+/* Evaluates contiguous rows, no two batches together, in a workspace of 2 x `network->rows` x widest
+ * floats, aligned. Cannot fail. */
 typedef void Evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows,
                       ptrdiff_t batch_size, float *workspace, Output out);
 
 typedef struct {
     const char *name;
     int lanes; /* floats in a vector */
-    int most_vectors; /* of W that lie together, in a panel */
+    int MR, NR; /* rows, and vectors of columns, whose sums the micro-kernel holds; a panel has NR vectors */
     Evaluate *evaluate;
 } InstructionSet;
 

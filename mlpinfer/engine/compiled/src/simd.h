@@ -15,16 +15,16 @@
 #include <immintrin.h>
 #endif
 
-/* Sums held in registers: MOST_ROWS x MOST_VECTORS of dense rows, beside as many weights and an input;
+/* Sums that are held in registers: MR x NR vectors of dense rows, beside as many weights and an input;
  * SPARSE_ROWS x SPARSE_VECTORS of rows whose zeros are skipped. */
 #if defined(__AVX512F__)
-enum { LANES = 16, MOST_ROWS = 6, MOST_VECTORS = 4, SPARSE_ROWS = 2, SPARSE_VECTORS = 8 };
+enum { LANES = 16, MR = 6, NR = 4, SPARSE_ROWS = 2, SPARSE_VECTORS = 8 };
 #elif defined(__AVX2__)
-enum { LANES = 8, MOST_ROWS = 6, MOST_VECTORS = 2, SPARSE_ROWS = 2, SPARSE_VECTORS = 4 };
+enum { LANES = 8, MR = 6, NR = 2, SPARSE_ROWS = 2, SPARSE_VECTORS = 4 };
 #elif defined(__x86_64__)
-enum { LANES = 4, MOST_ROWS = 6, MOST_VECTORS = 2, SPARSE_ROWS = 1, SPARSE_VECTORS = 8 };
+enum { LANES = 4, MR = 6, NR = 2, SPARSE_ROWS = 1, SPARSE_VECTORS = 8 };
 #else
-enum { LANES = 4, MOST_ROWS = 6, MOST_VECTORS = 4, SPARSE_ROWS = 2, SPARSE_VECTORS = 8 };
+enum { LANES = 4, MR = 6, NR = 4, SPARSE_ROWS = 2, SPARSE_VECTORS = 8 };
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -73,6 +73,19 @@ INLINE uint64_t nonzero(const void *x, const Dtype dtype)
 #endif
     return bits;
 }
+
+#if defined(__AVX512F__)
+/* Return the index of the largest of `n` <= 16 values, the lowest of a tie; of the first NaN where there is one. */
+INLINE int argmax_of_vector(const float *z, int n)
+{
+    const __mmask16 valid = (__mmask16)(0xFFFF >> (16 - n));
+    __m512 values = _mm512_loadu_ps(z);
+    __mmask16 nan = _mm512_mask_cmp_ps_mask(valid, values, values, _CMP_UNORD_Q);
+    if (nan) return __builtin_ctz(nan);
+    __m512 most = _mm512_set1_ps(_mm512_mask_reduce_max_ps(valid, values));
+    return __builtin_ctz(_mm512_mask_cmp_ps_mask(valid, values, most, _CMP_EQ_OQ));
+}
+#endif
 
 /* Write base + i for every bit i that is set, in order. Sixteen inputs may overwrite sixteen places: an array
  * with a place for every input is large enough. */

@@ -1,6 +1,6 @@
 /* Compiled with -march=x86-64-v3. */
 #if defined(__x86_64__)
-#include "evaluate.h"
+#include "evaluate-inl.h"
 
-const InstructionSet x86_64_v3 = {"x86-64-v3", LANES, MOST_VECTORS, evaluate};
+const InstructionSet x86_64_v3 = {"x86-64-v3", LANES, MR, NR, evaluate};
 #endif

@@ -1,23 +1,19 @@
-/* Rows to labels or logits, written for vectors of any width; included by the file of each instruction set.
+/* Evaluates rows of inputs to labels or logits. Written for vectors of any width, and included by the file of
+ * each instruction set.
  *
- * Every value is a sum over its inputs in their order, in one accumulator: whether zeros were skipped,
- * and how many rows were computed together, changes speed and never a bit (but the sign of a zero). */
+ * Every value is a sum over its inputs in their order, in one accumulator: skipped zeros and the number of rows
+ * that are computed together change the speed and never a bit (but the sign of a zero). */
 
 #include <string.h>
 
 #include "network.h"
 #include "simd.h"
 
-enum {
-    CHUNK = 1024, /* inputs taken at a time, at most: bounds buffers, and what a panel has of W */
-    CHUNK_FLOATS = 65536, /* of W that the first layer takes, for all rows to find in the second-level cache,
-                             or what 64 inputs have */
-    WORTH_COUNTING = 64, /* inputs below which all are taken for not zero */
-};
+enum { WORTH_COUNTING = 64 }; /* inputs below which zeros are not looked for */
 
 INLINE ptrdiff_t at_most(ptrdiff_t count, ptrdiff_t most) { return count < most ? count : most; }
 
-/* W of the panel of `n` vectors that begins at a column, from an input on. */
+/* Return W of the panel of `n` vectors that begins at a column, from an input on. */
 INLINE const float *panel_of(const Layer *layer, ptrdiff_t column, ptrdiff_t n, ptrdiff_t input)
 {
     return layer->W + column * layer->inputs + input * n * LANES;
@@ -25,14 +21,16 @@ INLINE const float *panel_of(const Layer *layer, ptrdiff_t column, ptrdiff_t n, 
 
 /* -- dense: z[r] += a[r] @ W ---------------------------------------------------------------------- */
 
-INLINE void add_dense(const int rows, const int n, const float *const *a, ptrdiff_t inputs, const float *W,
-                      float *const *z, ptrdiff_t column)
+/* The micro-kernel: `rows` x `n` vectors of sums stay in registers over `inputs` inputs. The sums start at zero
+ * if `first`. */
+INLINE void micro_kernel(const int rows, const int n, const float *const *a, ptrdiff_t from, ptrdiff_t inputs,
+                         const float *W, float *const *z, ptrdiff_t column, int first)
 {
-    vec sum[MOST_ROWS][MOST_VECTORS];
+    vec sum[MR][NR];
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int i = 0; i < n; i++) sum[r][i] = load(z[r] + column + i * LANES);
-    for (ptrdiff_t k = 0; k < inputs; k++, W += n * LANES) {
-        vec w[MOST_VECTORS];
+        UNROLL for (int i = 0; i < n; i++) sum[r][i] = first ? (vec){0} : load(z[r] + column + i * LANES);
+    for (ptrdiff_t k = from; k < from + inputs; k++, W += n * LANES) {
+        vec w[NR];
         UNROLL for (int i = 0; i < n; i++) w[i] = load(W + i * LANES);
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < n; i++) sum[r][i] += a[r][k] * w[i];
@@ -41,33 +39,39 @@ INLINE void add_dense(const int rows, const int n, const float *const *a, ptrdif
         UNROLL for (int i = 0; i < n; i++) store(z[r] + column + i * LANES, sum[r][i]);
 }
 
-INLINE void dense_panel(const int rows, ptrdiff_t n, const float *const *a, ptrdiff_t inputs, const float *W,
-                        float *const *z, ptrdiff_t column)
+INLINE void micro_kernel_of(const int rows, ptrdiff_t n, const float *const *a, ptrdiff_t from, ptrdiff_t inputs,
+                            const float *W, float *const *z, ptrdiff_t column, int first)
 {
-#define CASE(n) case n: if (n <= MOST_VECTORS) add_dense(rows, n, a, inputs, W, z, column); break;
+#define CASE(n) case n: if (n <= NR) micro_kernel(rows, n, a, from, inputs, W, z, column, first); break;
     switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) }
 #undef CASE
 }
 
-/* Of up to MOST_ROWS rows, wherever they are: `inputs` inputs of a layer from one on, and the panel of `n`
- * vectors that begins at a column. */
-static void multiply_panel(const Layer *layer, ptrdiff_t column, ptrdiff_t n, ptrdiff_t from, ptrdiff_t inputs,
-                           int rows, const float *const *a, float *const *z)
+/* Multiply inputs `from` to `to` of any number of rows by the panel of `n` vectors that begins at a column. KC
+ * inputs at a time, so that all rows find this block of the panel in L1. The sums start at zero where `from`
+ * is 0. */
+static void multiply_panel(const Layer *layer, ptrdiff_t column, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
+                           int rows, const float *const *a, float *const *z, ptrdiff_t offset)
 {
-    const float *W = panel_of(layer, column, n, from);
-#define CASE(rows) case rows: dense_panel(rows, n, a, inputs, W, z, column); break;
-    switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
+    ptrdiff_t blocks = (to - from + layer->KC - 1) / layer->KC, inputs = (to - from + blocks - 1) / blocks;
+    for (ptrdiff_t k = from; k < to; k += inputs) {
+        const float *W = panel_of(layer, column, n, k);
+        for (int r = 0; r < rows; r += MR) {
+#define CASE(rows) case rows: \
+    micro_kernel_of(rows, n, a + r, k - offset, at_most(to - k, inputs), W, z + r, column, k == 0); break;
+            switch (at_most(rows - r, MR)) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
 #undef CASE
+        }
+    }
 }
 
-/* The same for any number of rows, panel by panel: what a panel has of W stays in the second-level cache. */
-static void multiply_dense(const Layer *layer, ptrdiff_t from, ptrdiff_t inputs, int rows, const float *const *a,
+/* Multiply by all panels; a[r][0] is input `from`. */
+static void multiply_dense(const Layer *layer, ptrdiff_t from, ptrdiff_t to, int rows, const float *const *a,
                            float *const *z)
 {
     for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
-        n = next_panel((layer->stride - at) / LANES, MOST_VECTORS);
-        for (int r = 0; r < rows; r += MOST_ROWS)
-            multiply_panel(layer, at, n, from, inputs, (int)at_most(rows - r, MOST_ROWS), a + r, z + r);
+        n = next_panel((layer->stride - at) / LANES, NR);
+        multiply_panel(layer, at, n, from, to, rows, a, z, from);
     }
 }
 
@@ -78,7 +82,7 @@ typedef struct {
     const void *x;
     float *z;
     int count;
-    uint64_t bits[CHUNK / 64];
+    uint64_t bits[MAX_CHUNK / 64];
 } Row;
 
 INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
@@ -96,14 +100,14 @@ INLINE void find_nonzero(Row *row, const Dtype dtype, int inputs)
 }
 
 /* These were tried for every width, and are what the cases below are written for. */
-_Static_assert(MOST_ROWS == 6 && ((MOST_VECTORS == 2 && (SPARSE_VECTORS == 4 || SPARSE_VECTORS == 8)) ||
-                                  (MOST_VECTORS == 4 && SPARSE_VECTORS == 8)), "panels that fit together");
+_Static_assert(MR == 6 && ((NR == 2 && (SPARSE_VECTORS == 4 || SPARSE_VECTORS == 8)) ||
+                                  (NR == 4 && SPARSE_VECTORS == 8)), "panels that fit together");
 
 /* The `n` vectors of some panels that begin at a column; all of these but the last are as wide as the first. */
-INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[CHUNK], int count,
+INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float (*value)[MAX_CHUNK], int count,
                        const Layer *layer, ptrdiff_t column, ptrdiff_t input, float *const *z)
 {
-    const int most = (int)next_panel(n, MOST_VECTORS);
+    const int most = (int)next_panel(n, NR);
     vec sum[SPARSE_ROWS][SPARSE_VECTORS];
     const float *W[SPARSE_VECTORS];
     UNROLL for (int i = 0; i < n; i++)
@@ -125,8 +129,8 @@ INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float
 INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, const Layer *layer,
                             ptrdiff_t from, int inputs)
 {
-    uint16_t index[CHUNK];
-    float value[SPARSE_ROWS][CHUNK];
+    uint16_t index[MAX_CHUNK];
+    float value[SPARSE_ROWS][MAX_CHUNK];
     int count = 0;
     for (int i = 0; 64 * i < inputs; i++) {
         uint64_t bits = row[0].bits[i];
@@ -140,7 +144,7 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
     for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
         n = 0;
         for (ptrdiff_t left = (layer->stride - at) / LANES, more; left; n += more, left -= more) {
-            more = next_panel(left, MOST_VECTORS);
+            more = next_panel(left, NR);
             if (n + more > SPARSE_VECTORS) break;
         }
         float *z[SPARSE_ROWS];
@@ -157,14 +161,14 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
 /* z (rows, stride) = x (rows, inputs) @ W, each row dense or sparse by its own count of zeros. */
 INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z)
 {
-    _Alignas(ALIGNMENT) float cast[MOST_ROWS][CHUNK];
-    memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
-    ptrdiff_t chunk = CHUNK_FLOATS / layer->stride / 64 * 64;
-    chunk = chunk < 64 ? 64 : at_most(chunk, CHUNK);
-    for (ptrdiff_t from = 0; from < layer->inputs; from += chunk) {
-        int inputs = (int)(layer->inputs - from < chunk ? layer->inputs - from : chunk);
-        const float *dense[MOST_ROWS] = {0};
-        float *to[MOST_ROWS] = {0};
+    _Alignas(ALIGNMENT) float cast[MR][MAX_CHUNK];
+    const float *dense[MAX_ROWS];
+    float *to[MAX_ROWS];
+    /* Rows of bytes need room for what they are cast to. */
+    const int most_dense = dtype == UINT8 ? MR : MAX_ROWS;
+    if (layer->inputs >= WORTH_COUNTING) memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
+    for (ptrdiff_t from = 0; from < layer->inputs; from += layer->chunk) {
+        int inputs = (int)at_most(layer->inputs - from, layer->chunk);
         Row sparse[SPARSE_ROWS];
         int n_dense = 0, n_sparse = 0;
         for (int r = 0; r < rows; r++) {
@@ -185,28 +189,13 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
                 for (int k = 0; k < inputs; k++) cast[n_dense][k] = ((const uint8_t *)row->x)[k];
                 dense[n_dense] = cast[n_dense];
             }
-            if (++n_dense == MOST_ROWS) {
-                multiply_dense(layer, from, inputs, MOST_ROWS, dense, to);
+            if (++n_dense == most_dense) {
+                multiply_dense(layer, from, from + inputs, n_dense, dense, to);
                 n_dense = 0;
             }
         }
         for (int r = 0; r < n_sparse; r++) multiply_sparse(1, sparse + r, dtype, layer, from, inputs);
-        if (n_dense) multiply_dense(layer, from, inputs, n_dense, dense, to);
-    }
-}
-
-/* z (rows, stride) = a (rows, a_stride) @ W. */
-static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
-{
-    memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
-    for (ptrdiff_t from = 0; from < layer->inputs; from += CHUNK) {
-        const float *values[ROWS];
-        float *to[ROWS];
-        for (int r = 0; r < rows; r++) {
-            values[r] = a + r * a_stride + from;
-            to[r] = z + r * layer->stride;
-        }
-        multiply_dense(layer, from, at_most(layer->inputs - from, CHUNK), rows, values, to);
+        if (n_dense) multiply_dense(layer, from, from + inputs, n_dense, dense, to);
     }
 }
 
@@ -228,31 +217,52 @@ INLINE vec tanh_of(vec x)
     return x * p / q;
 }
 
-/* z = h(z + b). The bias comes last: where it is large, folded from the layer before, to start a sum with
- * it would cost every partial sum its precision. */
-INLINE void finish(const Layer *layer, const Activation activation, int rows, float *z)
+/* z = h(z + b) of `width` columns from one on. The bias comes last: where it is large, folded from the layer
+ * before, to start a sum with it would cost every partial sum its precision. */
+INLINE void finish(const Layer *layer, const Activation activation, ptrdiff_t column, ptrdiff_t width, int rows,
+                   float *z)
 {
     const vec zero = {0};
-    for (int r = 0; r < rows; r++)
-        for (ptrdiff_t i = 0; i < layer->stride; i += LANES, z += LANES) {
-            vec v = load(z) + load(layer->b + i);
+    z += column;
+    for (int r = 0; r < rows; r++, z += layer->stride)
+        for (ptrdiff_t i = 0; i < width; i += LANES) {
+            vec v = load(z + i) + load(layer->b + column + i);
             if (activation == TANH) v = tanh_of(v);
             if (activation == RELU) v = where(v < zero, zero, v); /* NaN stays NaN */
             if (activation == LEAKY_RELU) v = where(v > zero, v, v * layer->slope);
-            store(z, v);
+            store(z + i, v);
         }
 }
 
-static void add_bias_and_activate(const Layer *layer, int rows, float *z)
+static void add_bias_and_activate(const Layer *layer, ptrdiff_t column, ptrdiff_t width, int rows, float *z)
 {
-#define CASE(activation) case activation: finish(layer, activation, rows, z); break;
+#define CASE(activation) case activation: finish(layer, activation, column, width, rows, z); break;
     switch (layer->activation) { CASE(IDENTITY) CASE(RELU) CASE(LEAKY_RELU) CASE(TANH) }
 #undef CASE
 }
 
-/* The index of the largest value, the lowest of a tie; of the first NaN where there is one. */
+/* z (rows, stride) = h(a (rows, a_stride) @ W + b), panel by panel, while a panel of z is in the cache. */
+static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
+{
+    const float *from[MAX_ROWS];
+    float *to[MAX_ROWS];
+    for (int r = 0; r < rows; r++) {
+        from[r] = a + r * a_stride;
+        to[r] = z + r * layer->stride;
+    }
+    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
+        n = next_panel((layer->stride - at) / LANES, NR);
+        multiply_panel(layer, at, n, 0, layer->inputs, rows, from, to, 0);
+        add_bias_and_activate(layer, at, n * LANES, rows, z);
+    }
+}
+
+/* Return the index of the largest value, the lowest of a tie; of the first NaN where there is one. */
 static int64_t argmax(const float *z, ptrdiff_t n)
 {
+#if defined(__AVX512F__)
+    if (n <= LANES) return argmax_of_vector(z, (int)n);
+#endif
     ptrdiff_t best = 0;
     for (ptrdiff_t i = 1; i < n; i++)
         if (!(z[i] <= z[best]) && z[best] == z[best]) best = i;
@@ -261,22 +271,22 @@ static int64_t argmax(const float *z, ptrdiff_t n)
 
 /* -- rows ----------------------------------------------------------------------------------------- */
 
-/* Up to ROWS rows of one batch. */
-static void evaluate_some(const Network *network, const void *x, const Dtype dtype, int rows, float *workspace,
-                          Output out)
+/* Evaluate up to `network->rows` rows of one batch. */
+static void evaluate_block(const Network *network, const void *x, const Dtype dtype, int rows, float *workspace,
+                           Output out)
 {
     const Layer *layer = network->layers;
-    float *const buffers[2] = {workspace, workspace + ROWS * network->widest}, *z = buffers[0];
+    float *const buffers[2] = {workspace, workspace + network->rows * network->widest}, *z = buffers[0];
     if (dtype == UINT8)
         first_layer(layer, x, UINT8, rows, z);
     else
         first_layer(layer, x, FLOAT32, rows, z);
-    add_bias_and_activate(layer, rows, z);
+    add_bias_and_activate(layer, 0, layer->stride, rows, z);
     for (ptrdiff_t i = 1; i < network->count; i++) {
         float *a = z;
         z = buffers[i % 2];
         next_layer(layer + 1, a, layer->stride, rows, z);
-        add_bias_and_activate(++layer, rows, z);
+        layer++;
     }
     for (int r = 0; r < rows; r++, z += layer->stride) {
         if (out.logits)
@@ -291,10 +301,11 @@ static void evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff
 {
     ptrdiff_t inputs = network->layers[0].inputs, outputs = network->layers[network->count - 1].outputs;
     for (ptrdiff_t done = 0, n; done < rows; done += n) {
-        ptrdiff_t batch = batch_size - done % batch_size;
-        n = batch < ROWS ? batch : ROWS;
-        if (n > rows - done) n = rows - done;
+        /* What is left of the batch is cut into even blocks of whole micro-tiles. */
+        ptrdiff_t batch = at_most(batch_size - done % batch_size, rows - done);
+        ptrdiff_t blocks = (batch + network->rows - 1) / network->rows;
+        n = at_most(((batch + blocks - 1) / blocks + MR - 1) / MR * MR, batch);
         Output here = {out.labels ? out.labels + done : NULL, out.logits ? out.logits + done * outputs : NULL};
-        evaluate_some(network, element(x, dtype, done * inputs), dtype, (int)n, workspace, here);
+        evaluate_block(network, element(x, dtype, done * inputs), dtype, (int)n, workspace, here);
     }
 }
