@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ from mlpinfer.errors import DatasetError, WeightsError
 
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
+    from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.dataset import Dataset
     from mlpinfer.io.data.source import Inputs
     from mlpinfer.jobs.dask_runner import DaskRunner
     from mlpinfer.model.network import Network
 
 Result = TypeVar("Result")
+#: Rows of fewer bytes are read into memory once, others in parts, in every pass.
+_MOST_LOADED_BYTES = 2**30
 _NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
 
 
@@ -126,15 +130,39 @@ def runner_of(cluster: dict[str, Any]) -> Iterator[DaskRunner | None]:
         yield DaskRunner(client, min_workers=cluster["min_workers"], retries=cluster["retries"])
 
 
-def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset:
-    """Load a data set, or the MNIST test set."""
-    from mlpinfer.io.data import dataset, mnist
-
+def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset | StoredData:
+    """Return a data set, or the MNIST test set: in memory, but for one of more than a gigabyte."""
     if data is None:
-        return mnist.load_mnist_dataset()
-    explain_bus_error()
+        return load_mnist()
     with missing_is_data_error():
-        return dataset.load_data(data, labels, **how)
+        stored = _stored(data, labels, **how)
+    small = stored.samples * stored.row_bytes <= _MOST_LOADED_BYTES
+    return stored.load() if small else stored
+
+
+def load_first_rows(data: str | None, most_rows: int, **how: Any) -> Dataset:
+    """Load up to `most_rows` rows of a data set, or the MNIST test set."""
+    if data is None:
+        return load_mnist()
+    with missing_is_data_error():
+        return _stored(data, **how).load(most_rows)
+
+
+def load_mnist() -> Dataset:
+    """Load the MNIST test set."""
+    from mlpinfer.io.data import mnist
+
+    return mnist.load_mnist_dataset()
+
+
+def _stored(data: str, labels: str | None = None, **how: Any) -> StoredData:
+    from mlpinfer.evaluation.parts import StoredData
+    from mlpinfer.io.data.open import open_rows
+
+    explain_bus_error()
+    rows = open_rows([data], **how)
+    truth = None if labels is None else open_rows([labels])
+    return StoredData(name=os.path.basename(data.rstrip(os.sep)), rows=rows, labels=truth)
 
 
 @contextlib.contextmanager
@@ -168,20 +196,17 @@ def load_row(text: str, side: int | None) -> tuple[Any, float | None]:
     """
     import numpy as np
 
-    from mlpinfer.io.data import dataset
-
     with contextlib.suppress(ValueError):  # such as 1.2.3, which may be a file
         if re.fullmatch(_NUMBERS, text):
             return np.array([float(number) for number in text.split(",")]), None
     file, colon, number = text.rpartition(":")
-    explain_bus_error()
     file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
     try:
-        data = dataset.load_data(file, side=side)
+        data = _stored(file, side=side)
     except FileNotFoundError:
         raise DatasetError(
             f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"
         ) from None
     if index >= data.samples:
         raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")
-    return data.x[index].reshape(-1), data.scale
+    return data.rows.read(index, index + 1).reshape(-1), data.scale

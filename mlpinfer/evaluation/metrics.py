@@ -18,8 +18,8 @@ from mlpinfer.model.network import Network
 
 #: A confusion matrix has the square of it, and a report has them all.
 MOST_CLASSES = 2_000
-#: Rows are judged in parts of this many, whose logits take little memory.
-_PART_ROWS = 65_536
+#: Rows are judged in chunks of this many, whose logits take little memory.
+_CHUNK_ROWS = 65_536
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -264,9 +264,9 @@ def as_labels(y: npt.NDArray[Any], classes: int) -> Labels:
     return flat.astype(np.int64)
 
 
-def parts(rows: int) -> list[slice]:
-    """Cut rows into the parts in which they are judged."""
-    return [slice(at, at + _PART_ROWS) for at in range(0, rows, _PART_ROWS)]
+def chunks(begin: int, end: int) -> list[tuple[int, int]]:
+    """Return where each chunk of rows `begin` to `end`, in which they are judged, begins and ends."""
+    return [(at, min(at + _CHUNK_ROWS, end)) for at in range(begin, end, _CHUNK_ROWS)]
 
 
 def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[ClassMetrics, ...]:

@@ -13,10 +13,13 @@ from mlpinfer._json import NOT_IN_JSON
 from mlpinfer.engine.predictor import Predictor
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation import metrics
+from mlpinfer.evaluation.parts import Parts, StoredData
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.model.ops import Array
 
 Image = npt.NDArray[np.uint8]
+#: Confidence, row, true label and predicted label.
+_Wrong = tuple[float, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,60 +48,55 @@ class Mistakes:
         return Mistakes(total=self.total, shown=self.shown[:most])
 
 
-def find_mistakes(predictor: Predictor, data: Dataset, most: int) -> Mistakes:
+def find_mistakes(predictor: Predictor, data: Dataset | StoredData, most: int) -> Mistakes:
     """Find the rows that are labelled wrongly, and return up to `most` of them.
 
     Parameters
     ----------
     predictor : Predictor
         With a scale, where the rows need one.
-    data : Dataset
+    data : Dataset or StoredData
         With labels.
     most : int
 
     Raises
     ------
     DatasetError
-        If labels do not fit the network.
+        If labels do not fit the network, or what is stored cannot be read.
     InputError
         If the network has an identity head or more than 2,000 classes, or the data no labels.
     """
-    check_has_mistakes(predictor, data)
-    assert data.y is not None
-    x, network = data.x.reshape(data.samples, -1), predictor.network
+    parts = Parts(data, predictor.batch_size)
+    check_has_mistakes(predictor, parts)
     accumulator = metrics.LabelAccumulator(predictor.network.n_classes)
-    worst = list[tuple[float, int, int, int]]()
-    for part in metrics.parts(data.samples):
-        truth, predicted = metrics.as_truth(data.y[part], network, data.name), predictor.predict(x[part])
-        accumulator.update(truth, predicted)
-        wrong = np.flatnonzero(truth != predicted)
-        if not len(wrong):
-            continue
-        confidence = predictor.predict_proba(x[part][wrong])[np.arange(len(wrong)), predicted[wrong]]
-        rows = (wrong + part.start).tolist()
-        found_here = zip(
-            confidence.tolist(), rows, truth[wrong].tolist(), predicted[wrong].tolist(), strict=True
-        )
-        worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
+    worst = list[_Wrong]()
+    for first, x in parts:
+        for begin, end in metrics.chunks(0, len(x)):
+            truth = parts.truth(predictor.network, first + begin, first + end)
+            predicted = predictor.predict(x[begin:end])
+            accumulator.update(truth, predicted)
+            wrong = np.flatnonzero(truth != predicted)
+            if not len(wrong):
+                continue
+            label = predicted[wrong]
+            confidence = predictor.predict_proba(x[begin:end][wrong])[np.arange(len(wrong)), label]
+            columns = (confidence, wrong + (first + begin), truth[wrong], label)
+            found_here = zip(*(column.tolist() for column in columns), strict=True)
+            worst = heapq.nsmallest(most, [*worst, *found_here], key=_least_confident_last)
+    images = _images(parts, [row for _, row, _, _ in worst], predictor.network.image_side)
     shown = (
-        Mistake(
-            row=row,
-            label=label,
-            predicted=predicted,
-            confidence=confidence,
-            image=_image(x[row], network.image_side),
-        )
+        Mistake(row=row, label=label, predicted=predicted, confidence=confidence, image=images.get(row))
         for confidence, row, label, predicted in worst
     )
     return Mistakes(total=accumulator.n_wrong, shown=tuple(shown))
 
 
-def check_has_mistakes(predictor: Predictor, data: Dataset) -> None:
+def check_has_mistakes(predictor: Predictor, parts: Parts) -> None:
     """Refuse what no label can be wrong of; errors as `find_mistakes`."""
     if not predictor.network.is_classifier:
         raise InputError("mistakes: expected a classifier, found an identity head, which has no labels")
-    if data.y is None:
-        raise InputError(f"mistakes: expected labels to compare with, found none in {data.name}")
+    if not parts.has_labels:
+        raise InputError(f"mistakes: expected labels to compare with, found none in {parts.name}")
 
 
 def shrunk(image: Image, most: int) -> Image:
@@ -110,14 +108,19 @@ def shrunk(image: Image, most: int) -> Image:
     return small
 
 
-def _least_confident_last(mistake: tuple[float, int, int, int]) -> tuple[float, int]:
+def _least_confident_last(mistake: _Wrong) -> tuple[float, int]:
     confidence, row, *_ = mistake
     return (math.inf if math.isnan(confidence) else -confidence), row
 
 
-def _image(row: Array, side: int | None) -> Image | None:
+def _images(parts: Parts, rows: list[int], side: int | None) -> dict[int, Image]:
+    """Return the pixels of rows by their numbers, read in order, because some files are quickest so."""
     if side is None:
-        return None
+        return {}
+    return {row: _image(parts.read(row, row + 1)[0], side) for row in sorted(rows)}
+
+
+def _image(row: Array, side: int) -> Image:
     if row.dtype != np.uint8:  # from its least value, black, to its greatest, white
         values = np.nan_to_num(row.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         values = values - values.min()

@@ -7,7 +7,6 @@ that slows down meanwhile slows all of them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from mlpinfer.engine.predictor import Predictor, first_known
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
+from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
 from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed
 from mlpinfer.io.data.dataset import Dataset
@@ -170,13 +170,12 @@ def sweep(
 def _measure(
     predictors: list[Predictor], asked: list[int | None], x: Array, output: str, repeat: int
 ) -> list[SweepPoint]:
-    computes = [functools.partial(predictor.compute, output=output) for predictor in predictors]
-    for compute in computes:
-        compute(x)
+    for predictor in predictors:
+        predictor.compute(x, output)
     seconds: list[list[float]] = [[] for _ in predictors]
     for _ in range(repeat):
-        for predictor, compute, found in zip(predictors, computes, seconds, strict=True):
-            found.append(timed(predictor, compute, x)[0])
+        for predictor, found in zip(predictors, seconds, strict=True):
+            found.append(timed(predictor, x, output)[0])
     return [
         SweepPoint(
             device=predictor.backend.device,
@@ -186,7 +185,7 @@ def _measure(
             batch_size=predictor.batch_size,
             samples_per_second=len(x) / spread.median,
             seconds=spread,
-            batch_latency_ms=latency_of(latencies(predictor, x, output)),
+            batch_latency_ms=latency_of(latencies(predictor, Parts.of(x), output)),
         )
         for predictor, threads, spread in zip(predictors, asked, map(Spread.of, seconds), strict=True)
     ]
@@ -228,7 +227,7 @@ def _bound(
     apart = 1e6 / first.samples_per_second - 1e6 / last.samples_per_second
     launch = max(0.0, apart / (1 / first.batch_size - 1 / last.batch_size))
     launches = min(row, launch / best.batch_size)
-    on_gpu = stages(predictor, x, output)
+    on_gpu = stages(predictor, Parts.of(x), output)
     if on_gpu:
         upload, compute, download = (
             seconds * 1e6 / len(x) for seconds in (on_gpu.upload, on_gpu.compute, on_gpu.download)

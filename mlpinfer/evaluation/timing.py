@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from mlpinfer.engine.predictor import Predictor
 from mlpinfer.engine.streaming import STAGES
+from mlpinfer.evaluation.parts import Parts
 from mlpinfer.evaluation.report import Latency, Stages
 from mlpinfer.model.ops import Array
 
@@ -19,10 +18,10 @@ _LATENCY_ROWS = 3_000
 _LATENCY_BATCHES = (20, 1_000)
 
 
-def timed(predictor: Predictor, compute: Callable[[Array], Array], x: Array) -> tuple[float, Array]:
-    """Return the seconds until the device is done, and what was computed."""
+def timed(predictor: Predictor, x: Array, output: str) -> tuple[float, Array]:
+    """Return the seconds until the device is done, and the output that was computed."""
     begin = time.perf_counter()
-    result = compute(x)
+    result = predictor.compute(x, output)
     predictor.backend.synchronize()
     return time.perf_counter() - begin, result
 
@@ -36,13 +35,13 @@ def steps(predictor: Predictor, output: str) -> tuple[str, ...]:
     return ("upload", "cast", "affine", "activation", last, "download")
 
 
-def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
-    """Return the seconds of upload, computation and download of host rows, one after the other.
+def stages(predictor: Predictor, parts: Parts, output: str) -> Stages | None:
+    """Return the seconds of upload, computation and download of all rows, one after the other.
 
     Parameters
     ----------
     predictor : Predictor
-    x : array, shape (N, D)
+    parts : Parts
     output : {"labels", "proba"}
 
     Returns
@@ -55,26 +54,32 @@ def stages(predictor: Predictor, x: Array, output: str) -> Stages | None:
         return None
     evaluate, shape, dtype = predictor.output(output)
     laps = [0.0] * len(STAGES)
-    out = np.empty((len(x), *shape), dtype)
-    streamer.run(x, out, evaluate, predictor.call_rows, laps)
+    for _, x in parts:
+        out = np.empty((len(x), *shape), dtype)
+        streamer.run(x, out, evaluate, predictor.call_rows, laps)
     return Stages(**dict(zip(STAGES, laps, strict=True)))
 
 
-def latencies(predictor: Predictor, x: Array, output: str) -> list[float]:
+def timed_pass(predictor: Predictor, parts: Parts, output: str) -> float:
+    """Return the seconds of a pass over all rows, without those of reading them."""
+    return sum(timed(predictor, x, output)[0] for _, x in parts)
+
+
+def latencies(predictor: Predictor, parts: Parts, output: str) -> list[float]:
     """Return the seconds of single batches on one thread, full ones where there are some."""
     with predictor.variant(threads=1) as alone:
-        return _latencies_of(alone, x, output)
+        return _latencies_of(alone, parts, output)
 
 
-def _latencies_of(alone: Predictor, x: Array, output: str) -> list[float]:
-    compute = functools.partial(alone.compute, output=output)
-    size = alone.batch_size
-    starts = np.arange(0, max(1, len(x) - size + 1), size)  # full batches; the tail where there is none
+def _latencies_of(alone: Predictor, parts: Parts, output: str) -> list[float]:
+    size, rows = alone.batch_size, parts.samples
+    starts = np.arange(0, max(1, rows - size + 1), size)  # full batches; the tail where there is none
     fewest, most = _LATENCY_BATCHES
     count = min(len(starts), max(fewest, min(most, _LATENCY_ROWS // size)))
     starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    compute(x[:size])
-    return [timed(alone, compute, x[at : at + size])[0] for at in starts.tolist()]
+    batches = (parts.read(at, min(at + size, rows)) for at in [0, *starts.tolist()])
+    alone.compute(next(batches), output)
+    return [timed(alone, x, output)[0] for x in batches]
 
 
 def latency_of(seconds: list[float]) -> Latency:

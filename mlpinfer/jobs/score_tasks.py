@@ -144,12 +144,13 @@ def _truth(task: ScoreTask) -> Array | None:
 def _judged(predictor: Predictor, x: Array, y: Array) -> metrics.Accumulator:
     """Predict rows, some at a time so that their logits take little memory, and judge them."""
     accumulator = metrics.accumulator_for(predictor.network)
-    for part in metrics.parts(len(x)):
-        predicted = predictor.predict(x[part])
-        truth = metrics.as_truth(y[part], predictor.network, "labels")
+    for begin, end in metrics.chunks(0, len(x)):
+        rows = x[begin:end]
+        predicted = predictor.predict(rows)
+        truth = metrics.as_truth(y[begin:end], predictor.network, "labels")
         accumulator.update(truth, predicted)
         if isinstance(accumulator, metrics.LabelAccumulator):
-            accumulator.update_loss(truth, predictor.decision_function(x[part]))
+            accumulator.update_loss(truth, predictor.decision_function(rows))
     return accumulator
 
 

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -63,6 +66,42 @@ def beyond_the_labels(tmp_path, rows, batch_size, what):
 @pytest.mark.parametrize("what", ["predict", "score"])
 def test_memory_stays_small(tmp_path, batch_size, what):
     assert beyond_the_labels(tmp_path, 500_000, batch_size, what) < 64 * 2**20
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_for_files_that_are_scored(tmp_path):
+    """Of 4 GiB, half a gibibyte is in memory: a part, and the one that is read next."""
+    rows, peak = 5_500_000, 0
+    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, 784)}
+    with open(tmp_path / "rows.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + rows * 784)
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "mlpinfer",
+            "score",
+            "--data",
+            "rows.npy",
+            "--scale",
+            "1/255",
+            "--repeat",
+            "1",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max([peak, *(int(line.split()[1]) * 1024 for line in lines if "RssAnon" in line)])
+            time.sleep(0.005)
+        said = process.stdout.read()
+    assert process.returncode == 0
+    assert f"{rows:,} rows" in said
+    assert peak < 2**30
 
 
 @pytest.mark.slow

@@ -9,8 +9,11 @@ import pytest
 
 from mlpinfer import Dataset, DeviceError, InputError, Network, Predictor, score
 from mlpinfer.engine import streaming
+from mlpinfer.evaluation import parts as parting
 from mlpinfer.evaluation import score as score_module
 from mlpinfer.evaluation import timing
+from mlpinfer.evaluation.parts import Parts, StoredData
+from mlpinfer.io.data.rows import ArrayRows
 from tests.fake_device import DeviceArray, FakeDevice, on_device
 
 
@@ -178,21 +181,22 @@ def test_the_clock_stops_behind_the_device(fake, network, mnist, monkeypatch):
     clock = iter(range(10))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: fake.log.append("clock") or next(clock))
     fake.log.clear()
-    timing.timed(predictor, predictor.predict, mnist[0][:300])
+    timing.timed(predictor, mnist[0][:300], "labels")
     assert fake.log[0] == "clock"
     assert fake.log[-2:] == ["synchronize", "clock"]
 
 
 def test_stages_wait_for_each_other(fake, network, mnist):
     predictor = Predictor(network, "gpu", 100, scale=1 / 255)
+    rows = Parts.of(mnist[0][:300])
     fake.log.clear()
-    stages = timing.stages(predictor, mnist[0][:300], "labels")
+    stages = timing.stages(predictor, rows, "labels")
     assert min(stages.upload, stages.compute, stages.download) > 0
     kinds = [entry if entry == "synchronize" else entry[0] for entry in fake.log]
     assert kinds[:2] == ["upload", "synchronize"]
     assert kinds[2:12] == ["dot"] * 9 + ["synchronize"]
     assert kinds[12:14] == ["download", "synchronize"]
-    assert timing.stages(Predictor(network, scale=1 / 255), mnist[0][:300], "labels") is None
+    assert timing.stages(Predictor(network, scale=1 / 255), rows, "labels") is None
 
 
 @pytest.mark.parametrize("head", ["softmax", "identity"])
@@ -224,14 +228,31 @@ def test_parity_shows_what_differs(fake, network, mnist, capsys):
         out[:3] = on_device(np.full(3, 11))
 
     predictor._outputs["labels"] = labels._replace(evaluate=wrong)
-    assert score_module._parity(predictor, mnist[0][:100]).labels_different == 3
+    assert score_module._parity(predictor, Parts.of(mnist[0][:100])).labels_different == 3
+
+
+def test_rows_in_files_have_stages_and_parity_too(fake, network, mnist, monkeypatch):
+    monkeypatch.setattr(parting, "_PART_BYTES", 784 * 100)
+    x, t = mnist[0][:250], mnist[1][:250]
+    predictor = Predictor(network, "gpu", 100, scale=1 / 255)
+    labels = predictor._outputs["labels"]
+
+    def wrong(x, out):
+        labels.evaluate(x, out)
+        out[:3] = on_device(np.full(3, 11))
+
+    stored = StoredData(name="some", rows=ArrayRows("rows", x, t))
+    stages = score(predictor, stored, repeat=1).timing.stages
+    assert min(stages.upload, stages.compute, stages.download) > 0
+    predictor._outputs["labels"] = labels._replace(evaluate=wrong)
+    assert score_module._parity(predictor, Parts(stored, 100)).labels_different == 9
 
 
 def test_parity_does_not_hide_what_is_not_a_number(fake, network, mnist):
     predictor = Predictor(network, "gpu", scale=1 / 255)
     proba = predictor._outputs["proba"]
     predictor._outputs["proba"] = proba._replace(evaluate=lambda x, out: out.fill(np.nan))
-    assert score_module._parity(predictor, mnist[0][:100]).largest_difference == np.inf
+    assert score_module._parity(predictor, Parts.of(mnist[0][:100])).largest_difference == np.inf
 
 
 def test_a_lane_that_fails_is_waited_for(fake, network, mnist, monkeypatch):

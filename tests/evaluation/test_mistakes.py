@@ -18,7 +18,7 @@ def predictor(network):
 
 def test_they_are_the_rows_that_are_wrong(predictor, mnist, monkeypatch):
     x, t = mnist
-    monkeypatch.setattr(metrics, "_PART_ROWS", 999)
+    monkeypatch.setattr(metrics, "_CHUNK_ROWS", 999)
     found = find_mistakes(predictor, Dataset(x.reshape(-1, 28, 28), t), 10_000)
     predicted, proba = predictor.predict(x), predictor.predict_proba(x)
     assert found.total == len(found.shown) == 223

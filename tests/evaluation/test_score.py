@@ -6,6 +6,7 @@ import pytest
 
 from mlpinfer import Dataset, DatasetError, InputError, Network, Predictor, score
 from mlpinfer.evaluation import metrics, timing
+from mlpinfer.evaluation.parts import Parts
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_latency_is_of_full_batches():
         def variant(self, threads):
             return self
 
-    timing.latencies(Slow(), np.zeros((11, 2)), "labels")
+    timing.latencies(Slow(), Parts.of(np.zeros((11, 2))), "labels")
     assert set(calls) == {4}
     assert timing._percentile([3.0, 1, 2], 50) == 2
     assert timing._percentile([1.0, 2], 50) == 1
@@ -61,7 +62,7 @@ def test_latency_is_of_full_batches():
 def test_parts_add_up(network, mnist, monkeypatch):
     data = Dataset(mnist[0][:1037], mnist[1][:1037], 1 / 255)
     whole = score(Predictor(network), data, repeat=1).metrics
-    monkeypatch.setattr(metrics, "_PART_ROWS", 100)
+    monkeypatch.setattr(metrics, "_CHUNK_ROWS", 100)
     parts = score(Predictor(network), data, repeat=1).metrics
     assert parts.confusion == whole.confusion
     assert parts.log_loss == pytest.approx(whole.log_loss, rel=1e-6)

@@ -112,7 +112,7 @@ def test_what_bounds_a_gpu(rates, stages, limit, parts):
 def bound_of(rates, device, stages):
     points = [point(device, size, rate) for size, rate in zip((1, 10), rates, strict=False)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeping, "stages", lambda predictor, x, output: stages)
+        patch.setattr(sweeping, "stages", lambda predictor, parts, output: stages)
         return sweeping._bound(None, points, points[-1], np.zeros((100, 2)), "labels")
 
 

