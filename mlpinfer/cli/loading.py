@@ -1,67 +1,54 @@
-"""What options stand for: networks, data, predictors, a cluster; and where results go."""
+"""What options stand for: networks, data, predictors, a cluster."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mlpinfer.cli.options import ClusterOptions, NetworkOptions, RunOptions
 from mlpinfer.cli.progress import note
 from mlpinfer.cli.signals import explain_bus_error
 from mlpinfer.errors import DatasetError, WeightsError
+from mlpinfer.io.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
     from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.dataset import Dataset
-    from mlpinfer.io.data.source import Inputs
+    from mlpinfer.io.data.source import OpenSource
     from mlpinfer.jobs.dask_runner import DaskRunner
     from mlpinfer.model.network import Network
 
 Result = TypeVar("Result")
 #: Rows of fewer bytes are read into memory once, others in parts, in every pass.
-_MOST_LOADED_BYTES = 2**30
+_MAX_LOADED_BYTES = 2**30
 _NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
 
 
-class Background(Generic[Result]):
-    """A function that runs in a thread of its own; unpacking leaves the rest of Python free meanwhile."""
-
-    def __init__(self, function: Callable[..., Result], *args: Any) -> None:
-        self._outcome: list[Result] = []
-        self._error: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                self._outcome.append(function(*args))
-            except BaseException as error:
-                self._error.append(error)
-
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-
-    def result(self) -> Result:
-        """Wait for the function, and return or raise what it did."""
-        self._thread.join()
-        if self._error:
-            raise self._error[0]
-        return self._outcome[0]
+def in_background(function: Callable[[], Result]) -> Future[Result]:
+    """Call a function in a thread of its own, which nobody waits for unless its result is wanted."""
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(function)
+    executor.shutdown(wait=False)
+    return future
 
 
-def load_network(file: str | None, layers: dict[str, str | None], scale: float | None = None) -> Network:
+def load_network(file: str | None, layers: NetworkOptions, scale: float | None = None) -> Network:
     """Load a network, or the shipped one, and print the reader's notes on stderr."""
     from mlpinfer.io.weights import load
 
-    hidden = layers["hidden"]
+    hidden = layers.hidden
     activations = hidden.split(",") if hidden and "," in hidden else hidden
     path = load.shipped() if file is None else file
     try:
-        network = load.load_network(path, activations, layers["head"], scale, layers["layout"])
+        network = load.load_network(path, activations, layers.head, scale, layers.layout)
     except FileNotFoundError:
         raise WeightsError(f"{file}: expected a weight file, found no such file") from None
     for text in network.notes:
@@ -70,39 +57,51 @@ def load_network(file: str | None, layers: dict[str, str | None], scale: float |
 
 
 def open_inputs(
-    paths: tuple[str, ...], network: Network, reading: dict[str, Any], by_absolute_name: bool = False
-) -> Inputs:
-    """Say which rows a command reads, and see that they can be opened."""
-    from mlpinfer.io.data.source import Inputs
+    paths: tuple[str, ...], network: Network, reading: ReadOptions, absolute: bool = True
+) -> OpenSource:
+    """Open the rows that a command reads; images are resized to what the network takes."""
+    from mlpinfer.io.data.source import DataSource, open_source
 
     explain_bus_error()
-    chosen = Inputs(paths, network.image_side, **reading)
+    options = dataclasses.replace(reading, side=network.image_side)
     with missing_is_data_error():
-        if by_absolute_name:
-            chosen = chosen.resolve()
-        chosen.open()
-    return chosen
+        return open_source(DataSource(paths, options), absolute)
 
 
 def predictor_for(
     network: Network,
     scale: float | None,
     data_scale: float | None,
-    running: dict[str, Any],
+    running: RunOptions,
     on_cluster: bool = False,
 ) -> Predictor:
     """Make a predictor that applies the scale of the option, of the network or of the data."""
     from mlpinfer.engine.predictor import Predictor, first_known
 
-    known = first_known(scale, network.scale, data_scale)
-    if on_cluster and running["threads"] is None:
-        running = running | {"threads": 1}  # the workers are the threads
-    return Predictor(network, scale=known, **running)
+    threads = running.threads
+    if on_cluster and threads is None:
+        # The workers of the cluster are the threads.
+        threads = 1
+    return Predictor(
+        network,
+        device=running.device,
+        batch_size=running.batch_size,
+        threads=threads,
+        precision=running.precision,
+        scale=first_known(scale, network.scale, data_scale),
+        threshold=running.threshold,
+    )
 
 
-def on_cluster(cluster: dict[str, Any]) -> bool:
-    """Tell whether a cluster was named; refuse half a name."""
-    address, file = cluster["dask"], cluster["dask_scheduler_file"]
+def on_cluster(cluster: ClusterOptions) -> bool:
+    """Return True if a cluster was named.
+
+    Raises
+    ------
+    click.UsageError
+        If options contradict each other.
+    """
+    address, file = cluster.dask, cluster.dask_scheduler_file
     if "" in (address, file):
         raise click.UsageError("--dask: expected tcp://HOST:PORT or a scheduler's file, found an empty name")
     if address and file:
@@ -116,7 +115,7 @@ def on_cluster(cluster: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def runner_of(cluster: dict[str, Any]) -> Iterator[DaskRunner | None]:
+def runner_of(cluster: ClusterOptions) -> Iterator[DaskRunner | None]:
     """Connect to the cluster that the options name, and yield what runs tasks on it; None without one."""
     if not on_cluster(cluster):
         yield None
@@ -125,27 +124,30 @@ def runner_of(cluster: dict[str, Any]) -> Iterator[DaskRunner | None]:
 
     from mlpinfer.jobs.dask_runner import DaskRunner, connect
 
-    logging.disable()  # what ends a run is one line of ours; the libraries would write pages before it
-    with connect(cluster["dask"], cluster["dask_scheduler_file"]) as client:
-        yield DaskRunner(client, min_workers=cluster["min_workers"], retries=cluster["retries"])
+    # What ends a run is one line of ours; the libraries would write pages before it.
+    logging.disable()
+    with connect(cluster.dask, cluster.dask_scheduler_file) as client:
+        yield DaskRunner(client, min_workers=cluster.min_workers, retries=cluster.retries)
 
 
-def load_dataset(data: str | None, labels: str | None, **how: Any) -> Dataset | StoredData:
+def load_dataset(
+    data: str | None, labels: str | None, network: Network, reading: ReadOptions
+) -> Dataset | StoredData:
     """Return a data set, or the MNIST test set: in memory, but for one of more than a gigabyte."""
     if data is None:
         return load_mnist()
     with missing_is_data_error():
-        stored = _stored(data, labels, **how)
-    small = stored.samples * stored.row_bytes <= _MOST_LOADED_BYTES
+        stored = _stored(data, labels, dataclasses.replace(reading, side=network.image_side))
+    small = stored.samples * stored.row_bytes <= _MAX_LOADED_BYTES
     return stored.load() if small else stored
 
 
-def load_first_rows(data: str | None, most_rows: int, **how: Any) -> Dataset:
-    """Load up to `most_rows` rows of a data set, or the MNIST test set."""
+def load_first_rows(data: str | None, n_rows: int, network: Network, reading: ReadOptions) -> Dataset:
+    """Load up to `n_rows` rows of a data set, or the MNIST test set."""
     if data is None:
         return load_mnist()
     with missing_is_data_error():
-        return _stored(data, **how).load(most_rows)
+        return _stored(data, None, dataclasses.replace(reading, side=network.image_side)).load(n_rows)
 
 
 def load_mnist() -> Dataset:
@@ -155,12 +157,12 @@ def load_mnist() -> Dataset:
     return mnist.load_mnist_dataset()
 
 
-def _stored(data: str, labels: str | None = None, **how: Any) -> StoredData:
+def _stored(data: str, labels: str | None, options: ReadOptions) -> StoredData:
     from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.open import open_rows
 
     explain_bus_error()
-    rows = open_rows([data], **how)
+    rows = open_rows([data], options)
     truth = None if labels is None else open_rows([labels])
     return StoredData(name=os.path.basename(data.rstrip(os.sep)), rows=rows, labels=truth)
 
@@ -202,7 +204,7 @@ def load_row(text: str, side: int | None) -> tuple[Any, float | None]:
     file, colon, number = text.rpartition(":")
     file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
     try:
-        data = _stored(file, side=side)
+        data = _stored(file, None, ReadOptions(side=side))
     except FileNotFoundError:
         raise DatasetError(
             f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"

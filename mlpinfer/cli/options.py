@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from mlpinfer._text import quoted
+from mlpinfer.io.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     Number = click.ParamType[float]
@@ -33,13 +35,45 @@ class Scale(Number):
             self.fail(f"expected a number such as 1/255, found {quoted(value)}", param, ctx)
 
 
-def _together(name: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Make one decorator of several options, whose values the command gets as one dict, called `name`."""
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """What a weight file may leave open."""
+
+    hidden: str | None
+    head: str | None
+    layout: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a network is run: arguments of `Predictor`."""
+
+    batch_size: int
+    device: str
+    threads: int | None
+    precision: str
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Which Dask cluster to use, if any, and how."""
+
+    dask: str | None
+    dask_scheduler_file: str | None
+    min_workers: int
+    retries: int
+
+
+def together(
+    name: str, kind: Callable[..., Any], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
+    """Return one decorator of several options; the command gets their values as one `kind`, called `name`."""
 
     def add(command: Command) -> Command:
         @functools.wraps(command)
         def gathered(*args: Any, **values: Any) -> Any:
-            return command(*args, **values | {name: {key: values.pop(key) for key in keys}})
+            return command(*args, **values | {name: kind(**{key: values.pop(key) for key in keys})})
 
         inner = list(vars(gathered).get("__click_params__", ()))
         for option in reversed(options):
@@ -50,9 +84,9 @@ def _together(name: str, *options: Callable[[Command], Command]) -> Callable[[Co
     return add
 
 
-#: What a weight file may not say.
-network = _together(
+network = together(
     "layers",
+    NetworkOptions,
     click.option(
         "--hidden",
         metavar="NAMES",
@@ -89,9 +123,9 @@ values = click.option(
 repeat = click.option(
     "--repeat", type=click.IntRange(1), default=3, show_default=True, help="Timed passes over all rows."
 )
-#: How data files are read: arguments of `open_rows`.
-reading = _together(
+reading = together(
     "reading",
+    ReadOptions,
     click.option(
         "--label-column",
         metavar="NAME|NUMBER",
@@ -111,9 +145,9 @@ precision = click.option(
     show_default=True,
     help="What is computed in.",
 )
-#: How a network is run: arguments of `Predictor`.
-running = _together(
+running = together(
     "running",
+    RunOptions,
     click.option(
         "--batch-size",
         type=click.IntRange(1),
@@ -132,9 +166,9 @@ running = _together(
         help="Of a sigmoid head: the probability above which the label is 1.",
     ),
 )
-#: A Dask cluster, and how it is used.
-cluster = _together(
+cluster = together(
     "cluster",
+    ClusterOptions,
     click.option(
         "--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, tcp://HOST:PORT."
     ),

@@ -173,16 +173,15 @@ class DaskRunner:
         with translated("at the first task"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # it is sent once
             # Use submit, not scatter: Dask can compute it again if the worker that holds it dies.
-            sent = self._client.submit(_identity, predictor, key=f"predictor-{run}", retries=self._retries)
+            key = f"predictor-{run}"
+            sent = self._client.submit(_pair, predictor, function, key=key, retries=self._retries)
         waiting, watchdog = iter(tasks), Watchdog(self._client)
         running: dict[Future, T] = {}
         while True:
             with translated("during the run"):
                 while len(running) < _WINDOW * watchdog.threads and (task := next(waiting, None)) is not None:
                     key = f"rows-{task.begin}-{run}"
-                    future = self._client.submit(
-                        _run, VERSION, function, sent, task, key=key, retries=self._retries
-                    )
+                    future = self._client.submit(_run, VERSION, sent, task, key=key, retries=self._retries)
                     running[future] = task
             if not running:
                 return
@@ -206,19 +205,21 @@ def _look(files: Sequence[str]) -> tuple[str, str | None]:
     return VERSION, next((file for file in files if not os.path.exists(file)), None)
 
 
-def _identity(predictor: Predictor) -> Predictor:
-    return predictor
+def _pair(
+    predictor: Predictor, function: Callable[[Predictor, T], R]
+) -> tuple[Predictor, Callable[[Predictor, T], R]]:
+    """Return both, as a worker keeps them during a run: the function may hold files that stay open."""
+    return predictor, function
 
 
-def _run(
-    version: str, function: Callable[[Predictor, T], R], predictor: Predictor, task: T
-) -> R | MlpInferError:
+def _run(version: str, sent: tuple[Predictor, Callable[[Predictor, T], R]], task: T) -> R | MlpInferError:
     """Run a task on a worker, which may have joined late.
 
     An MlpInferError is returned, not raised, because Dask would try the task again.
     """
     if version != VERSION:
         return ClusterError(f"expected mlpinfer {version} on every worker, found {VERSION}")
+    predictor, function = sent
     try:
         return function(predictor, task)
     except MlpInferError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from contextlib import closing
 import numpy as np
 
 from mlpinfer.engine.predictor import Predictor
+from mlpinfer.io.data.source import OpenFiles
 from mlpinfer.io.files import atomic_write
 from mlpinfer.jobs.job_folder import PartInfo, begin_job, part_info_path
 from mlpinfer.jobs.runner import LocalRunner, Runner, TwoSteps
@@ -19,8 +21,15 @@ from mlpinfer.jobs.tasks import Job, Task
 from mlpinfer.model.ops import Array
 
 
-def run_task(predictor: Predictor, task: Task) -> PartInfo:
+def run_task(predictor: Predictor, task: Task, files: OpenFiles | None = None) -> PartInfo:
     """Read the rows of a task, predict, and write its part. A function for any engine.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    task : Task
+    files : OpenFiles, optional
+        Where inputs stay open from one task to the next.
 
     Raises
     ------
@@ -29,12 +38,12 @@ def run_task(predictor: Predictor, task: Task) -> PartInfo:
     OSError
         If the part cannot be written.
     """
-    return write_part(task, compute(predictor, task))
+    return write_part(task, compute(predictor, task, files))
 
 
-def compute(predictor: Predictor, task: Task) -> Array:
+def compute(predictor: Predictor, task: Task, files: OpenFiles | None = None) -> Array:
     """Read the rows of a task and return their labels, probabilities or logits; errors as `run_task`."""
-    x = task.files.read(task.begin, task.end)
+    x = task.files.read(task.begin, task.end, files)
     y = predictor.compute(x.reshape(len(x), -1), task.output)
     task.files.check()
     return y
@@ -92,9 +101,8 @@ def run_job(
     for info in done.values():
         progress(info.rows)
     missing = [task for task in job.tasks if task not in done]
-    results = runner.run(
-        predictor, missing, TwoSteps(compute, write_part), reads=job.paths, writes_to=job.folder
-    )
+    function = TwoSteps(functools.partial(compute, files=job.files), write_part)
+    results = runner.run(predictor, missing, function, reads=job.paths, writes_to=job.folder)
     # Closed here, so that a part that is being written is whole whatever stops the run.
     with closing(results):
         for task, info in results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from mlpinfer.evaluation.report import (
 )
 from mlpinfer.evaluation.timing import steps
 from mlpinfer.io.data.open import check_labels
-from mlpinfer.io.data.source import FilePart, Inputs, file_parts
+from mlpinfer.io.data.source import DataSource, FilePart, OpenFiles, OpenSource, file_parts, open_source
 from mlpinfer.jobs import tasks
 from mlpinfer.jobs.runner import ClusterRunner, LocalRunner, Runner
 from mlpinfer.model.ops import Array
@@ -61,22 +62,27 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Tasks, in the order of their rows, and all files they read."""
+    """Tasks, in the order of their rows, all files they read, and those that are open."""
 
     data: DataInfo
     tasks: tuple[ScoreTask, ...]
     paths: tuple[str, ...]
+    files: OpenFiles
 
 
 def split_score(
-    predictor: Predictor, inputs: Inputs, labels: str | None = None, rows_per_task: int | None = None
+    predictor: Predictor,
+    source: DataSource | OpenSource,
+    labels: str | None = None,
+    rows_per_task: int | None = None,
 ) -> ScoreJob:
     """Cut rows and their labels into tasks, at the ends of batches.
 
     Parameters
     ----------
     predictor : Predictor
-    inputs : Inputs
+    source : DataSource or OpenSource
+        The inputs, which are opened here if they are not open yet.
     labels : path, optional
         Labels, one a row. Otherwise those of the inputs.
     rows_per_task : int, optional
@@ -89,36 +95,45 @@ def split_score(
     InputError
         If no scale is known for bytes.
     """
-    inputs = inputs.resolve()
-    stamps = inputs.stamps()
-    rows = tasks.check_inputs(predictor, inputs, "labels")
+    opened = open_source(source) if isinstance(source, DataSource) else source
+    rows = opened.rows
+    tasks.check_fit(predictor, rows, "labels")
     metrics.accumulator_for(predictor.network)  # Refuses too many classes before anything is computed.
-    truth = None
+    paths, truth = opened.source.paths, None
     if labels is not None:
-        source = Inputs((labels,)).resolve()
-        truth = FilePart(source, source.stamps(), 0)
-        found = source.open()  # which the tasks that run here find open
+        label_source = DataSource((labels,)).resolve()
+        truth = FilePart(label_source, label_source.stamps(), 0)
+        found = truth.open(opened.files)
         check_labels(labels, found)
         if found.samples != rows.samples:
             raise DatasetError(
                 f"{rows.name}: expected {rows.samples} labels, one a row, found {found.samples}"
             )
+        paths = *paths, *label_source.paths
     _, spans = tasks.cut(predictor, rows, output="logits", rows_per_task=rows_per_task)
-    sources = file_parts(inputs, stamps, rows, spans)
     data = DataInfo(name=os.path.basename(rows.name), samples=rows.samples, features=predictor.n_features_in_)
-    score_tasks = (ScoreTask(files, truth, *span) for files, span in zip(sources, spans, strict=True))
-    return ScoreJob(data, tuple(score_tasks), (*inputs.paths, *(truth.inputs.paths if truth else ())))
+    score_tasks = tuple(
+        ScoreTask(part, truth, *span) for part, span in zip(file_parts(opened, spans), spans, strict=True)
+    )
+    return ScoreJob(data, score_tasks, paths, opened.files)
 
 
-def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
+def run_score_task(predictor: Predictor, task: ScoreTask, files: OpenFiles | None = None) -> Scored:
     """Read the rows of a task, predict, and judge. A function for any engine.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    task : ScoreTask
+    files : OpenFiles, optional
+        Where inputs stay open from one task to the next.
 
     Raises
     ------
     DatasetError
         If rows or labels cannot be read, or labels do not fit the network.
     """
-    x, truth = task.files.read(task.begin, task.end), _truth(task)
+    x, truth = task.files.read(task.begin, task.end, files), _truth(task, files)
     x = x.reshape(len(x), -1)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report
         if truth is None:
@@ -126,18 +141,18 @@ def run_score_task(predictor: Predictor, task: ScoreTask) -> Scored:
             accumulator = None
         else:
             accumulator = _judged(predictor, x, truth)
-    for files in (task.files, task.labels):
-        if files:
-            files.check()
+    for part in (task.files, task.labels):
+        if part:
+            part.check()
     backend = predictor.backend
     worker = Worker(backend.device, backend.describe(), backend.name, predictor.evaluator)
     return Scored(len(x), accumulator, worker)
 
 
-def _truth(task: ScoreTask) -> Array | None:
+def _truth(task: ScoreTask, files: OpenFiles | None) -> Array | None:
     if task.labels is None:
-        return task.files.labels(task.begin, task.end)
-    y = task.labels.read(task.begin, task.end)
+        return task.files.labels(task.begin, task.end, files)
+    y = task.labels.read(task.begin, task.end, files)
     return y[:, 0] if y.shape[1:] == (1,) else y
 
 
@@ -185,7 +200,8 @@ def score_job(
         As the runner; if tasks failed, nothing is said of the others.
     """
     runner = LocalRunner() if runner is None else runner
-    results = runner.run(predictor, job.tasks, run_score_task, reads=job.paths)
+    function = functools.partial(run_score_task, files=job.files)
+    results = runner.run(predictor, job.tasks, function, reads=job.paths)
     cluster = None
     if isinstance(runner, ClusterRunner):
         size = runner.cluster_size()

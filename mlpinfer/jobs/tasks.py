@@ -8,6 +8,7 @@ that ran twice does no harm, and a job that was killed can be resumed with the t
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -24,7 +25,7 @@ from mlpinfer.engine.predictor import OUTPUTS, Predictor, check_scaled
 from mlpinfer.errors import InputError
 from mlpinfer.io.data.open import check_features
 from mlpinfer.io.data.rows import Rows
-from mlpinfer.io.data.source import FilePart, Inputs, Stamp, file_parts
+from mlpinfer.io.data.source import DataSource, FilePart, OpenFiles, OpenSource, file_parts, open_source
 from mlpinfer.jobs.output_folder import SCHEMA
 
 #: Default size of a task: the most rows, and the most bytes of the rows and results that take memory.
@@ -66,6 +67,8 @@ class Job:
     tasks : tuple of Task
     description : dict
         All that the results depend on; a job is resumed only if it is the same.
+    files : OpenFiles
+        The inputs as they were opened to count their rows, for tasks that run in this process.
     names : sequence of str, or None
         For images, the file of each row.
     """
@@ -73,6 +76,7 @@ class Job:
     out: str
     tasks: tuple[Task, ...]
     description: dict[str, Any]
+    files: OpenFiles
     names: Sequence[str] | None = None
 
     @property
@@ -102,7 +106,7 @@ def _job_folder(out: str) -> str:
 
 def split_job(
     predictor: Predictor,
-    inputs: Inputs,
+    source: DataSource | OpenSource,
     out: str | os.PathLike[str],
     *,
     output: str = "labels",
@@ -113,7 +117,8 @@ def split_job(
     Parameters
     ----------
     predictor : Predictor
-    inputs : Inputs
+    source : DataSource or OpenSource
+        The inputs, which are opened here if they are not open yet.
     out : path
         What `mlpinfer.jobs.outputs.finish` makes: a file that ends in .npy, .csv or .jsonl, or a folder.
     output : {"labels", "proba", "logits"}
@@ -129,25 +134,26 @@ def split_job(
         If the network has no such output, no scale is known for bytes, or `out` could not be written or
         is one of the inputs.
     """
-    inputs, out = inputs.resolve(), check_out(os.fspath(out))
-    stamps = inputs.stamps()
-    rows = check_inputs(predictor, inputs, output)
+    out = check_out(os.fspath(out))
+    opened = open_source(source) if isinstance(source, DataSource) else source
+    rows = opened.rows
+    check_fit(predictor, rows, output)
     folders = (f"{out}/", f"{_job_folder(out)}/")
-    if any(f"{os.path.realpath(path)}/".startswith(folders) for path in inputs.paths):
+    if any(f"{os.path.realpath(path)}/".startswith(folders) for path in opened.source.paths):
         raise InputError(f"{out}: expected another name than that of an input")
     rows_per_task, spans = cut(predictor, rows, output, rows_per_task)
-    description = _describe(predictor, inputs, stamps, rows)
+    description = _describe(predictor, opened)
     description |= {"values": output, "rows_per_task": rows_per_task}
     # The parts of each job have names of their own, because a task of an earlier job may still be writing
     # into the same folder.
     mark = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:8]
     digits = len(str(len(spans) - 1))
-    files = file_parts(inputs, stamps, rows, spans)
+    files = file_parts(opened, spans)
     tasks = tuple(
         Task(part, *span, output, os.path.join(_job_folder(out), f"part-{number:0{digits}}-{mark}.npy"))
         for number, (part, span) in enumerate(zip(files, spans, strict=True))
     )
-    return Job(out, tasks, description, rows.names)
+    return Job(out, tasks, description, opened.files, rows.names)
 
 
 def check_out(out: str) -> str:
@@ -173,13 +179,13 @@ def check_out(out: str) -> str:
     return path
 
 
-def check_inputs(predictor: Predictor, inputs: Inputs, output: str) -> Rows:
-    """Open the inputs and return their rows.
+def check_fit(predictor: Predictor, rows: Rows, output: str) -> None:
+    """Raise an error unless the predictor can compute an output of rows.
 
     Raises
     ------
     DatasetError
-        If the inputs cannot be read, or do not fit the network.
+        If the rows cannot be read, or do not fit the network.
     InputError
         If the network has no such output, or no scale is known for bytes.
     """
@@ -189,10 +195,8 @@ def check_inputs(predictor: Predictor, inputs: Inputs, output: str) -> Rows:
         raise InputError(
             "values: expected labels for an identity head, which has no probabilities, found proba"
         )
-    rows = inputs.open()
     check_features(rows.name, rows.shape, predictor.n_features_in_)
     check_scaled(rows.read(0, 1).dtype, predictor.scale, f"{rows.name}: ")
-    return rows
 
 
 def cut(
@@ -221,15 +225,16 @@ def cut(
     return unit, [(at, min(at + unit, end)) for begin, end in files for at in range(begin, end, unit)]
 
 
-def _describe(predictor: Predictor, inputs: Inputs, stamps: tuple[Stamp, ...], rows: Rows) -> dict[str, Any]:
+def _describe(predictor: Predictor, opened: OpenSource) -> dict[str, Any]:
+    source, stamps = opened.source, opened.stamps
     return {
         "schema": SCHEMA,
         "mlpinfer": VERSION,
         "numpy": np.__version__,
         "network": predictor.network.sha256,
-        "inputs": [[path, *stamp] for path, stamp in zip(inputs.paths, stamps, strict=True)],
-        "reading": inputs.how(),
-        "rows": rows.samples,
+        "inputs": [[path, *stamp] for path, stamp in zip(source.paths, stamps, strict=True)],
+        "reading": dataclasses.asdict(source.options),
+        "rows": opened.rows.samples,
         "scale": predictor.scale,
         "threshold": predictor.threshold,
         "precision": predictor.precision,

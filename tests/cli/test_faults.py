@@ -21,7 +21,7 @@ import pytest
 from mlpinfer import DatasetError, Network, Predictor, WeightsError, load_network, save_network
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.open import open_rows
-from mlpinfer.io.data.source import Inputs
+from mlpinfer.io.data.source import DataSource
 from mlpinfer.io.weights.load import shipped
 from mlpinfer.jobs import outputs, score_tasks, tasks
 from mlpinfer.jobs import predict as jobs_predict
@@ -271,16 +271,16 @@ __main__.run()
 def test_rows_that_change_while_they_are_computed(tmp_path, network, monkeypatch):
     np.save(tmp_path / "rows.npy", np.zeros((100, 784), np.uint8))
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
-    predict = predictor.predict
+    compute = predictor.compute
 
-    def change_beside(x):
+    def change_beside(x, output="labels"):
         os.utime(tmp_path / "rows.npy", (1, 1))
-        return predict(x)
+        return compute(x, output)
 
-    inputs = Inputs((str(tmp_path / "rows.npy"),))
+    inputs = DataSource((str(tmp_path / "rows.npy"),))
     job = tasks.split_job(predictor, inputs, tmp_path / "out.npy")
     (score_task,) = score_tasks.split_score(predictor, inputs).tasks
-    monkeypatch.setattr(predictor, "predict", change_beside)
+    monkeypatch.setattr(predictor, "compute", change_beside)
     for run in (
         lambda: jobs_predict.run_job(predictor, job),
         lambda: score_tasks.run_score_task(predictor, score_task),
@@ -295,14 +295,14 @@ def test_values_of_old_and_new_rows_are_not_mixed(tmp_path, network, monkeypatch
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
     compute, how = jobs_predict.compute, {"rows_per_task": 100}
 
-    def change_behind(predictor, task):
-        values = compute(predictor, task)
+    def change_behind(predictor, task, files):
+        values = compute(predictor, task, files)
         if task.begin == 200:
             np.save(tmp_path / "rows.npy", np.ones((500, 784), np.uint8))
             os.utime(tmp_path / "rows.npy", (1, 1))
         return values
 
-    job = tasks.split_job(predictor, Inputs((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy", **how)
+    job = tasks.split_job(predictor, DataSource((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy", **how)
     with monkeypatch.context() as patch:
         patch.setattr(jobs_predict, "compute", change_behind)
         with pytest.raises(DatasetError, match=r"rows.npy: changed since the run began; begin anew"):
@@ -355,7 +355,7 @@ cli.main()
 def test_a_part_that_lost_its_end_is_not_taken(tmp_path, network, mnist):
     np.save(tmp_path / "rows.npy", mnist[0][:300])
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
-    inputs = Inputs((str(tmp_path / "rows.npy"),))
+    inputs = DataSource((str(tmp_path / "rows.npy"),))
     job = tasks.split_job(predictor, inputs, tmp_path / "out.npy", rows_per_task=100)
     parts = jobs_predict.run_job(predictor, job)
     os.truncate(job.tasks[1].path, 0)
@@ -454,12 +454,12 @@ import os, signal, threading, time
 from mlpinfer import __main__, errors
 from mlpinfer.jobs import predict as jobs
 compute, fsync = jobs.compute, os.fsync
-def fail_at_the_second(predictor, task):
+def fail_at_the_second(predictor, task, files):
     if task.begin:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         raise errors.DatasetError("x")
     os.fsync = lambda file: (time.sleep(0.5), fsync(file))
-    return compute(predictor, task)
+    return compute(predictor, task, files)
 jobs.compute = fail_at_the_second
 __main__.run()
 """
@@ -613,8 +613,9 @@ def test_a_used_predictor_is_pickled_beside_its_calls(network, mnist):
 # -- memory --------------------------------------------------------------------------------------------
 
 
-# In between, around 110 MB in all, NumPy's import meets allocations that it does not check, and may crash.
-@pytest.mark.parametrize("megabytes", ["40", "90", "+1", "+4", "+16", "+64"])
+# Around 110 MB in all NumPy's import meets allocations that it does not check, and around 16 MB more
+# OpenSSL's, which hashlib loads: either may crash.
+@pytest.mark.parametrize("megabytes", ["40", "90", "+1", "+4", "+8", "+32", "+64"])
 @pytest.mark.parametrize("command", ["score", "predict"])
 def test_too_little_memory_is_one_line(start, tmp_path, rows, megabytes, command):
     """Of so much in all, or beside what NumPy takes."""
@@ -631,7 +632,7 @@ __main__.run()
     predict = ["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy"]
     code, _, err = ended(start(*(SCORE if command == "score" else predict), script=script))
     if code == 0:
-        assert int(megabytes) == 64
+        assert int(megabytes) in (32, 64)
         assert err == ""
         return
     assert code in (1, 4, 5)

@@ -11,6 +11,7 @@ from mlpinfer.evaluation import parts as parting
 from mlpinfer.evaluation.mistakes import find_mistakes
 from mlpinfer.evaluation.parts import Parts, StoredData
 from mlpinfer.io.data.open import open_rows
+from mlpinfer.io.data.read_options import ReadOptions
 from mlpinfer.io.data.rows import ArrayRows
 
 BATCH = 50
@@ -132,13 +133,13 @@ def test_what_is_stored_has_to_fit_together(x, labels, message):
 def test_the_command_loads_what_is_small(monkeypatch, tmp_path, mnist, network):
     np.savez(tmp_path / "xy.npz", x=mnist[0][:300], y=mnist[1][:300])
     file = str(tmp_path / "xy.npz")
-    small = loading.load_dataset(file, None)
+    small = loading.load_dataset(file, None, network, ReadOptions())
     assert isinstance(small, Dataset)
-    monkeypatch.setattr(loading, "_MOST_LOADED_BYTES", 300 * 784 - 1)
-    large = loading.load_dataset(file, None)
+    monkeypatch.setattr(loading, "_MAX_LOADED_BYTES", 300 * 784 - 1)
+    large = loading.load_dataset(file, None, network, ReadOptions())
     assert isinstance(large, StoredData)
     predictor = Predictor(network, batch_size=BATCH, scale=1 / 255)
     found, expected = (score(predictor, data, repeat=1) for data in (large, small))
     assert without_times(found) == without_times(expected)
-    first = loading.load_first_rows(file, 100)
+    first = loading.load_first_rows(file, 100, network, ReadOptions())
     assert (first.samples, len(first.y)) == (100, 100)

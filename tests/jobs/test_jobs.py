@@ -22,7 +22,8 @@ from PIL import Image
 from mlpinfer import DatasetError, InputError, Network, Predictor
 from mlpinfer.engine.predictor import OUTPUTS
 from mlpinfer.io.data import idx
-from mlpinfer.io.data.source import Inputs
+from mlpinfer.io.data.read_options import ReadOptions
+from mlpinfer.io.data.source import DataSource
 from mlpinfer.jobs import (
     begin_job,
     exclusive_lock,
@@ -50,7 +51,7 @@ def predictor(network):
 
 
 def predict(predictor, rows, out, values="labels", **how):
-    job = split_job(predictor, Inputs((str(rows),)), out, output=values, rows_per_task=120)
+    job = split_job(predictor, DataSource((str(rows),)), out, output=values, rows_per_task=120)
     outputs.finish(job, run_job(predictor, job, **how))
     return job
 
@@ -110,7 +111,7 @@ def test_values_that_are_not_finite(tmp_path):
 
 
 def test_a_task_travels(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out", rows_per_task=100)
     os.mkdir(job.folder)
     there, task = pickle.loads(pickle.dumps((predictor, job.tasks[3])))
     assert run_task(there, task) == run_task(predictor, job.tasks[3])
@@ -146,7 +147,9 @@ def test_resume_runs_what_is_missing(predictor, rows, tmp_path, monkeypatch, nam
     parts[2].with_suffix(".json").write_text("{")
     ran = []
     compute = jobs_predict.compute
-    monkeypatch.setattr(jobs_predict, "compute", lambda p, task: ran.append(task.begin) or compute(p, task))
+    monkeypatch.setattr(
+        jobs_predict, "compute", lambda p, task, files: ran.append(task.begin) or compute(p, task, files)
+    )
     told = []
     predict(predictor, rows, out, resume=True, progress=told.append)
     assert ran == [100, 200, *range(400, 1_037, 100)]
@@ -218,14 +221,14 @@ def test_no_folder_is_removed_that_was_not_made_here(predictor, rows, tmp_path):
 def test_outputs_that_cannot_be_are_refused(predictor, rows, tmp_path, monkeypatch, out, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        split_job(predictor, Inputs((str(rows),)), out)
+        split_job(predictor, DataSource((str(rows),)), out)
 
 
 def test_an_output_is_no_input_by_another_name(predictor, rows, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     source = str(tmp_path / "link" / rows.name)
     with pytest.raises(InputError, match="expected another name than that of an input"):
-        split_job(predictor, Inputs((source,)), source)
+        split_job(predictor, DataSource((source,)), source)
 
 
 def test_a_link_is_written_where_it_points(predictor, rows, tmp_path):
@@ -237,14 +240,14 @@ def test_a_link_is_written_where_it_points(predictor, rows, tmp_path):
 
 def test_an_empty_folder_is_free(predictor, rows, tmp_path):
     (tmp_path / "out").mkdir()
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out")
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out")
     assert not is_done(job)
     predict(predictor, rows, tmp_path / "out", resume=True)
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_only_predictions_are_replaced(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out", rows_per_task=100)
     parts = run_job(predictor, job)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
@@ -262,7 +265,7 @@ def test_only_predictions_are_replaced(predictor, rows, tmp_path):
 
 
 def test_what_a_killed_run_has_left_is_no_stranger_s(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out", rows_per_task=100)
     parts = run_job(predictor, job)
     (tmp_path / "out.partial" / ".part-02.npy.0123.tmp").write_bytes(b"half")
     outputs.finish(job, parts)
@@ -281,7 +284,7 @@ def test_no_more_may_read_the_new_than_the_old(predictor, rows, tmp_path):
     for name, mode in (("out.npy", 0o600), ("out", 0o700)):
         predict(predictor, rows, tmp_path / name)
         (tmp_path / name).chmod(mode)
-        job = split_job(predictor, Inputs((str(rows),)), tmp_path / name)
+        job = split_job(predictor, DataSource((str(rows),)), tmp_path / name)
         parts = run_job(predictor, job, overwrite=True)
         assert os.stat(job.folder).st_mode & 0o777 == 0o700
         outputs.finish(job, parts)
@@ -294,7 +297,7 @@ def test_inputs_are_not_in_what_is_replaced(predictor, rows, tmp_path):
         with pytest.raises(InputError, match="expected another name than that of an input"):
             split_job(
                 Predictor(Network.random([10, 2])),
-                Inputs((str(tmp_path / "out" / "part*.npy"),)),
+                DataSource((str(tmp_path / "out" / "part*.npy"),)),
                 tmp_path / out,
             )
 
@@ -303,7 +306,7 @@ def test_a_mount_point_is_refused(predictor, rows, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "out"))
     with pytest.raises(InputError, match="found a mount point; name one in it"):
-        split_job(predictor, Inputs((str(rows),)), tmp_path / "out")
+        split_job(predictor, DataSource((str(rows),)), tmp_path / "out")
 
 
 def test_images_are_named(predictor, mnist, tmp_path):
@@ -313,7 +316,7 @@ def test_images_are_named(predictor, mnist, tmp_path):
     paths = [str(tmp_path / name) for name in names]
     expected = mnist[1][:4].tolist()
     for end in (".csv", ".jsonl"):
-        job = split_job(predictor, Inputs(tuple(paths), side=28), tmp_path / f"out{end}")
+        job = split_job(predictor, DataSource(tuple(paths), ReadOptions(side=28)), tmp_path / f"out{end}")
         outputs.finish(job, run_job(predictor, job))
     with open(tmp_path / "out.csv", newline="") as file:
         found = list(csv.reader(file))
@@ -324,7 +327,7 @@ def test_images_are_named(predictor, mnist, tmp_path):
 
 @pytest.mark.parametrize("name", ["out.npy", "out"])
 def test_what_is_done_is_known(predictor, rows, tmp_path, name):
-    inputs = Inputs((str(rows),))
+    inputs = DataSource((str(rows),))
     job = split_job(predictor, inputs, tmp_path / name, rows_per_task=100)
     assert not is_done(job)
     predict(predictor, rows, tmp_path / name)
@@ -357,7 +360,7 @@ def test_tasks_of_many_values_a_row_are_small(tmp_path):
     network = Network.random([1, 1_000], head="identity")
     np.save(tmp_path / "rows.npy", np.zeros((20_000, 1), np.float32))
     job = split_job(
-        Predictor(network, batch_size=100), Inputs((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy"
+        Predictor(network, batch_size=100), DataSource((str(tmp_path / "rows.npy"),)), tmp_path / "out.npy"
     )
     assert max(task.end - task.begin for task in job.tasks) == 8_300
 
@@ -365,16 +368,16 @@ def test_tasks_of_many_values_a_row_are_small(tmp_path):
 def test_rows_and_values_must_fit(predictor, rows, tmp_path):
     np.save(tmp_path / "narrow.npy", np.ones((3, 4)))
     with pytest.raises(DatasetError, match=r"narrow.npy: expected rows of 784 features, found shape \(4,\)"):
-        split_job(predictor, Inputs((str(tmp_path / "narrow.npy"),)), tmp_path / "out")
+        split_job(predictor, DataSource((str(tmp_path / "narrow.npy"),)), tmp_path / "out")
     with pytest.raises(InputError, match="values: expected labels, proba, logits"):
-        split_job(predictor, Inputs((str(rows),)), tmp_path / "out", output="classes")
+        split_job(predictor, DataSource((str(rows),)), tmp_path / "out", output="classes")
     regression = Predictor(Network.random([784, 2], head="identity"), scale=1)
     with pytest.raises(InputError, match="identity head"):
-        split_job(regression, Inputs((str(rows),)), tmp_path / "out", output="proba")
+        split_job(regression, DataSource((str(rows),)), tmp_path / "out", output="proba")
 
 
 def test_no_two_runs_write_one_output(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy")
     with exclusive_lock(job.out):
         with (
             pytest.raises(InputError, match="expected no other run, found one that is writing it"),
@@ -388,7 +391,7 @@ def test_no_two_runs_write_one_output(predictor, rows, tmp_path):
 
 
 def test_a_part_that_was_changed_is_not_taken(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
     parts = run_job(predictor, job)
     with open(job.tasks[2].path, "r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -413,7 +416,7 @@ def test_tasks_of_a_stream_may_run_in_threads_and_in_any_order(predictor, tmp_pa
         np.savetxt(path, mnist[0][:400], fmt="%d", delimiter=",")
     else:
         path.write_bytes(gzip.compress(idx.encode(mnist[0][:400])))
-    job = split_job(predictor, Inputs((str(path),)), tmp_path / "out.npy", rows_per_task=50)
+    job = split_job(predictor, DataSource((str(path),)), tmp_path / "out.npy", rows_per_task=50)
     os.mkdir(job.folder)
     with ThreadPoolExecutor(4) as pool:
         backwards = list(pool.map(lambda task: run_task(predictor, task), job.tasks[::-1]))
@@ -424,7 +427,7 @@ def test_tasks_of_a_stream_may_run_in_threads_and_in_any_order(predictor, tmp_pa
 def test_tasks_end_where_files_end(predictor, tmp_path, mnist):
     for name, n in (("a", 130), ("b", 70)):
         np.save(tmp_path / f"{name}.npy", mnist[0][:n])
-    job = split_job(predictor, Inputs((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=100)
     assert [(task.begin, task.end) for task in job.tasks] == [(0, 100), (100, 130), (130, 200)]
     outputs.finish(job, run_job(predictor, job))
 
@@ -601,13 +604,13 @@ def test_a_part_of_another_job_is_not_taken_for_ours(rows, tmp_path, network):
     other = Network.random([784, 10], seed=1)
     before = split_job(
         Predictor(other, batch_size=50, scale=1),
-        Inputs((str(rows),)),
+        DataSource((str(rows),)),
         tmp_path / "out.npy",
         rows_per_task=100,
     )
     begin_job(before)
     predictor = Predictor(network, batch_size=50, scale=1 / 255)
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
     begin_job(job, overwrite=True)
     run_task(predictor, job.tasks[0])
     for task in before.tasks[:4]:
@@ -619,7 +622,7 @@ def test_a_part_of_another_job_is_not_taken_for_ours(rows, tmp_path, network):
 
 @pytest.mark.parametrize("rows_now", [1_037, 900])
 def test_inputs_that_change_during_a_run_are_refused(predictor, rows, tmp_path, rows_now):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
 
     def change(done):
         np.save(tmp_path / "new.npy", np.zeros((rows_now, 784), np.uint8))
@@ -632,8 +635,8 @@ def test_inputs_that_change_during_a_run_are_refused(predictor, rows, tmp_path, 
 def test_a_task_carries_its_own_files_only(predictor, tmp_path, mnist):
     for i in range(100):
         np.save(tmp_path / f"{i:03}.npy", mnist[0][i * 7 : i * 7 + 7])
-    job = split_job(predictor, Inputs((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=50)
-    assert [len(task.files.inputs.paths) for task in job.tasks] == [1] * 100
+    job = split_job(predictor, DataSource((str(tmp_path / "*.npy"),)), tmp_path / "out", rows_per_task=50)
+    assert [len(task.files.source.paths) for task in job.tasks] == [1] * 100
     assert max(len(pickle.dumps(task)) for task in job.tasks) < 1_000
     outputs.finish(job, run_job(predictor, job))
     found = np.concatenate([np.load(path) for path in sorted((tmp_path / "out").glob("*.npy"))])
@@ -646,7 +649,7 @@ def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
         Image.fromarray(mnist[0][i].reshape(28, 28)).save(tmp_path / f"{i}.png")
     idx_rows = tmp_path / "8.idx"
     idx_rows.write_bytes(idx.encode(255 - mnist[0][5:10].reshape(-1, 28, 28)))
-    how = Inputs((str(tmp_path / "*.png"), str(idx_rows)), side=28, invert=True)
+    how = DataSource((str(tmp_path / "*.png"), str(idx_rows)), ReadOptions(side=28, invert=True))
     job = split_job(predictor, how, tmp_path / "out.npy", rows_per_task=2)
     outputs.finish(job, run_job(predictor, job))
     x = 255 - mnist[0][:10]
@@ -654,7 +657,7 @@ def test_images_and_other_files_in_one_job(predictor, tmp_path, mnist):
 
 
 def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy")
     (tmp_path / ".out.npy.lock").symlink_to("elsewhere")
     with pytest.raises(OSError, match="symbolic link"), exclusive_lock(job.out):
         pass
@@ -663,7 +666,7 @@ def test_the_lock_is_no_link_to_follow_and_no_pipe_to_wait_for(predictor, rows, 
 
 def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(predictor, rows, tmp_path, monkeypatch):
     """A ends between our open and our flock, and C begins: its file is there, and not ours."""
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy")
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy")
     path, flock = tmp_path / ".out.npy.lock", output_folder.fcntl.flock
 
     def late(file, how):
@@ -679,7 +682,7 @@ def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(predictor, rows, tmp_pa
 
 @pytest.mark.parametrize("what", ["link", "pipe", "deep", "list"])
 def test_a_folder_that_was_not_made_here_is_left_alone(predictor, rows, tmp_path, what):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
     documents = tmp_path / "documents"
     documents.mkdir()
     (documents / "thesis.txt").write_text("years of work")
@@ -703,4 +706,4 @@ def test_no_more_tasks_than_can_be_kept(predictor, tmp_path):
     with pytest.raises(
         InputError, match="rows_per_task: expected at most 1000000 tasks, found 21474836; give more rows"
     ):
-        split_job(predictor, Inputs((str(tmp_path / "rows"),)), tmp_path / "out.npy", rows_per_task=50)
+        split_job(predictor, DataSource((str(tmp_path / "rows"),)), tmp_path / "out.npy", rows_per_task=50)

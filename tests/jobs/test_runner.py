@@ -8,7 +8,7 @@ import pytest
 
 from mlpinfer import DatasetError, Network, Predictor, load_data, score
 from mlpinfer.evaluation.report import ClusterInfo
-from mlpinfer.io.data.source import Inputs
+from mlpinfer.io.data.source import DataSource
 from mlpinfer.jobs import (
     ClusterRunner,
     ClusterSize,
@@ -54,7 +54,7 @@ def predictor(network):
 def test_an_engine_of_one_method_makes_the_same_file(predictor, rows, tmp_path):
     found = []
     for name, runner in (("here.npy", None), ("there.npy", PoolRunner())):
-        job = split_job(predictor, Inputs((str(rows),)), tmp_path / name, rows_per_task=100)
+        job = split_job(predictor, DataSource((str(rows),)), tmp_path / name, rows_per_task=100)
         told = []
         parts = run_job(predictor, job, runner=runner, progress=told.append)
         assert sum(told) == 1_037
@@ -67,7 +67,7 @@ def test_an_engine_of_one_method_makes_the_same_file(predictor, rows, tmp_path):
 @pytest.mark.parametrize(("runner", "threads"), [(LocalRunner(), 1), (PoolRunner(), 1), (SizedRunner(), 3)])
 def test_a_score_is_the_same_with_every_runner(predictor, rows, tmp_path, runner, threads):
     labels = tmp_path / "labels.npy"
-    job = split_score(predictor, Inputs((str(rows),)), str(labels), rows_per_task=100)
+    job = split_score(predictor, DataSource((str(rows),)), str(labels), rows_per_task=100)
     found = score_job(predictor, job, runner=runner)
     expected = score(predictor, load_data(rows, labels), repeat=1)
     assert found.metrics.confusion == expected.metrics.confusion
@@ -80,7 +80,7 @@ def test_a_score_is_the_same_with_every_runner(predictor, rows, tmp_path, runner
 
 
 def test_one_part_is_written_while_the_next_is_computed(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=400)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=400)
     order, second = [], threading.Event()
 
     def compute(predictor, task):
@@ -100,7 +100,7 @@ def test_one_part_is_written_while_the_next_is_computed(predictor, rows, tmp_pat
 
 
 def test_a_part_that_is_begun_is_ended_whatever_stops_the_run(predictor, rows, tmp_path):
-    job = split_job(predictor, Inputs((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
+    job = split_job(predictor, DataSource((str(rows),)), tmp_path / "out.npy", rows_per_task=100)
 
     def stop(rows):
         raise KeyboardInterrupt
@@ -116,6 +116,6 @@ def test_what_a_task_raises_is_raised(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((10, 3)))
     np.save(tmp_path / "y.npy", np.full(10, 2))
     predictor = Predictor(network, batch_size=5, threads=1)
-    job = split_score(predictor, Inputs((str(tmp_path / "x.npy"),)), str(tmp_path / "y.npy"))
+    job = split_score(predictor, DataSource((str(tmp_path / "x.npy"),)), str(tmp_path / "y.npy"))
     with pytest.raises(DatasetError, match="labels"):
         score_job(predictor, job)

@@ -17,7 +17,7 @@ from mlpinfer import Network, Predictor, load_data, save_network
 from mlpinfer import score as score_here
 from mlpinfer.errors import ClusterError, DatasetError
 from mlpinfer.evaluation.report import BatchInfo, ClusterInfo
-from mlpinfer.io.data.source import Inputs
+from mlpinfer.io.data.source import DataSource
 from mlpinfer.jobs import DaskRunner, connect, outputs, run_job, score_job, split_job, split_score
 from tests.conftest import ROOT
 
@@ -124,9 +124,9 @@ class Slow(Predictor):
 
     folder = None
 
-    def predict(self, x):
+    def compute(self, x, output="labels"):
         time.sleep(0.1)
-        return super().predict(x)
+        return super().compute(x, output)
 
     def __reduce__(self):
         return _arrive, (*super().__reduce__()[1], self.folder)
@@ -144,17 +144,17 @@ def _arrive(*arguments):
 class Deadly(Predictor):
     """Kills the process that predicts the poisoned rows."""
 
-    def predict(self, x):
+    def compute(self, x, output="labels"):
         if (x == 255).all(axis=1).any():
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(x)
+        return super().compute(x, output)
 
     def __reduce__(self):
         return Deadly, super().__reduce__()[1]
 
 
 def job_of(predictor, rows, out, per_task=500):
-    return split_job(predictor, Inputs((str(rows),)), out, rows_per_task=per_task)
+    return split_job(predictor, DataSource((str(rows),)), out, rows_per_task=per_task)
 
 
 def test_equal_to_the_local_run_and_the_predictor_travels_once(
@@ -302,7 +302,7 @@ def test_random_networks_are_equal_bit_by_bit(healthy_client, tmp_path):
     ):
         job = split_job(
             predictor,
-            Inputs((str(tmp_path / "rows.npy"),)),
+            DataSource((str(tmp_path / "rows.npy"),)),
             tmp_path / f"{out}.npy",
             output="logits",
             rows_per_task=640,
@@ -317,7 +317,7 @@ def test_a_score_is_that_of_one_process(healthy_client, rows, tmp_path, network,
     np.save(labels, np.tile(mnist[1], 2))
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
     told = []
-    job = split_score(predictor, Inputs((str(rows),)), str(labels), rows_per_task=1_050)
+    job = split_score(predictor, DataSource((str(rows),)), str(labels), rows_per_task=1_050)
     runner = DaskRunner(healthy_client, min_workers=2)
     there = score_job(predictor, job, runner=runner, progress=told.append)
     here = score_here(predictor, load_data(rows, labels), repeat=1)
@@ -341,7 +341,7 @@ def test_a_score_of_values_in_several_files(healthy_client, tmp_path):
         np.save(tmp_path / f"x{i}.npy", x[i * 335 : (i + 1) * 335])
     np.savetxt(tmp_path / "y.csv", y, delimiter=",")
     predictor = Predictor(network, batch_size=50, threads=1)
-    inputs = Inputs((str(tmp_path / "x*.npy"),))
+    inputs = DataSource((str(tmp_path / "x*.npy"),))
     runner = DaskRunner(healthy_client)
     job = split_score(predictor, inputs, str(tmp_path / "y.csv"), rows_per_task=100)
     there = score_job(predictor, job, runner=runner)
@@ -362,7 +362,7 @@ def test_a_score_says_which_rows_have_impossible_labels(healthy_client, rows, tm
     labels[12_345] = 10
     np.save(tmp_path / "labels.npy", labels)
     predictor = Predictor(network, batch_size=100, threads=1, scale=1 / 255)
-    inputs = Inputs((str(rows),))
+    inputs = DataSource((str(rows),))
     job = split_score(predictor, inputs, str(tmp_path / "labels.npy"), rows_per_task=1_000)
     with pytest.raises(
         DatasetError, match=r"1 of 20 tasks failed, rows 12000 to 13000: DatasetError: labels"

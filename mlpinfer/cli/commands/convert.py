@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import click
 
@@ -20,7 +19,7 @@ from mlpinfer.cli import loading, options
 def command(
     source: str,
     target: str,
-    layers: dict[str, Any],
+    layers: options.NetworkOptions,
     scale: float | None,
     force: bool,
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from mlpinfer.cli import loading, options, output
@@ -24,7 +22,7 @@ from mlpinfer.cli import loading, options, output
 @options.json_output
 def command(
     file: str,
-    layers: dict[str, Any],
+    layers: options.NetworkOptions,
     folded: bool,
     row: str | None,
     scale: float | None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mlpinfer.cli import loading, options
-from mlpinfer.errors import DatasetError
+from mlpinfer.io.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
-    from mlpinfer.io.data.source import Inputs
+    from mlpinfer.io.data.rows import Rows
 
 
 @click.command("predict", short_help="Predict labels, probabilities or logits of rows in files.")
@@ -43,12 +43,12 @@ def command(
     out: str | None,
     values: str,
     weights: str | None,
-    layers: dict[str, Any],
-    reading: dict[str, Any],
+    layers: options.NetworkOptions,
+    reading: ReadOptions,
     scale: float | None,
-    running: dict[str, Any],
+    running: options.RunOptions,
     rows_per_task: int | None,
-    cluster: dict[str, Any],
+    cluster: options.ClusterOptions,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -75,13 +75,13 @@ def command(
     if out is not None:
         tasks.check_out(out)
     network = loading.load_network(weights, layers)
-    chosen = loading.open_inputs(inputs, network, reading, by_absolute_name=out is not None)
-    predictor = loading.predictor_for(network, scale, chosen.open().scale, running, on_cluster)
+    source = loading.open_inputs(inputs, network, reading, absolute=out is not None)
+    predictor = loading.predictor_for(network, scale, source.rows.scale, running, on_cluster)
     if out is None:
-        with np.errstate(all="ignore"):
-            _print(predictor, chosen, values)
+        with np.errstate(all="ignore"), loading.unchanged(*inputs):
+            _print(predictor, source.rows, values)
         return
-    job = tasks.split_job(predictor, chosen, out, output=values, rows_per_task=rows_per_task)
+    job = tasks.split_job(predictor, source, out, output=values, rows_per_task=rows_per_task)
     if resume and job_folder.is_done(job):
         outputs.tidy(job)
         compared = "" if job.to_folder else "; whether it is of these inputs was not compared"
@@ -96,10 +96,10 @@ def command(
         outputs.finish(job, parts)
 
 
-def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
+def _print(predictor: Predictor, rows: Rows, values: str) -> None:
     from mlpinfer.jobs import outputs, tasks
 
-    rows = tasks.check_inputs(predictor, inputs, values)
+    tasks.check_fit(predictor, rows, values)
     labels = values == "labels" and predictor.network.is_classifier
     for begin in range(0, rows.samples, 1_000):
         x = rows.read(begin, min(begin + 1_000, rows.samples))
@@ -113,5 +113,3 @@ def _print(predictor: Predictor, inputs: Inputs, values: str) -> None:
             for row, line in enumerate(columns, begin):
                 line.append(ascii(rows.names[row])[1:-1])
         click.echo("\n".join(map("\t".join, columns)))
-    if inputs.open() is not rows:  # opened anew, because a file is another by now
-        raise DatasetError(f"{rows.name}: changed while it was read, try again")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from mlpinfer._json import to_json
 from mlpinfer.cli import loading, options, output
+from mlpinfer.io.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from mlpinfer.engine.predictor import Predictor
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
     from mlpinfer.evaluation.report import ScoreReport
     from mlpinfer.io.data.dataset import Dataset
     from mlpinfer.model.network import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassOptions:
+    """Which passes are made over the rows: arguments of `mlpinfer.score`."""
+
+    values: str
+    repeat: int
+    warmup: int
+    check_parity: bool
 
 
 @click.command("score", short_help="Measure how right and how fast a network is.")
@@ -28,12 +40,20 @@ if TYPE_CHECKING:
 @options.reading
 @options.scale
 @options.running
-@options.values
-@options.repeat
-@click.option(
-    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="More untimed passes before them."
+@options.together(
+    "passes",
+    PassOptions,
+    options.values,
+    options.repeat,
+    click.option(
+        "--warmup",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="More untimed passes before them.",
+    ),
+    click.option("--check-parity", is_flag=True, help="Compute all on the CPU too, and compare; on a GPU."),
 )
-@click.option("--check-parity", is_flag=True, help="Compute all on the CPU too, and compare; on a GPU.")
 @click.option(
     "--errors",
     type=click.IntRange(0),
@@ -54,18 +74,15 @@ if TYPE_CHECKING:
 def command(
     context: click.Context,
     weights: str | None,
-    layers: dict[str, Any],
+    layers: options.NetworkOptions,
     data: str | None,
     labels: str | None,
-    reading: dict[str, Any],
+    reading: ReadOptions,
     scale: float | None,
-    running: dict[str, Any],
-    values: str,
-    repeat: int,
-    warmup: int,
-    check_parity: bool,
+    running: options.RunOptions,
+    passes: PassOptions,
     errors: int,
-    cluster: dict[str, Any],
+    cluster: options.ClusterOptions,
     report: str | None,
     json: str | None,
 ) -> None:
@@ -83,21 +100,17 @@ def command(
     on_cluster = loading.on_cluster(cluster)
     if on_cluster:
         _refuse_more_passes(context)
-    # In the background the images are unpacked, while NumPy and the weights are loaded.
-    mnist = loading.Background(loading.load_mnist) if data is None and not on_cluster else None
-    network = loading.load_network(weights, layers)
     mistakes = None
     if on_cluster:
+        network = loading.load_network(weights, layers)
         found = _on_cluster(network, data, labels, reading, scale, running, cluster)
     else:
+        # The test set is unpacked in the background while NumPy and the weights are loaded.
+        mnist = loading.in_background(loading.load_mnist) if data is None else None
         with loading.unchanged(data, labels):
-            dataset: Dataset | StoredData
-            if mnist:
-                dataset = mnist.result()
-            else:
-                dataset = loading.load_dataset(data, labels, side=network.image_side, **reading)
+            network = loading.load_network(weights, layers)
+            dataset = mnist.result() if mnist else loading.load_dataset(data, labels, network, reading)
             predictor = loading.predictor_for(network, scale, dataset.scale, running)
-            passes = {"output": values, "repeat": repeat, "warmup": warmup, "check_parity": check_parity}
             found, mistakes = _here(predictor, dataset, passes, errors, bool(report))
     # Files first: whoever reads the table may leave.
     if report:
@@ -120,7 +133,7 @@ def command(
 
 
 def _here(
-    predictor: Predictor, dataset: Dataset | StoredData, passes: dict[str, Any], errors: int, gallery: bool
+    predictor: Predictor, dataset: Dataset | StoredData, passes: PassOptions, errors: int, gallery: bool
 ) -> tuple[ScoreReport, Mistakes | None]:
     """Score in this process, and find as many mistakes as are asked for or fill a gallery."""
     import numpy as np
@@ -134,7 +147,14 @@ def _here(
 
         check_has_mistakes(predictor, Parts(dataset, predictor.batch_size))
     with np.errstate(all="ignore"):  # infinities and NaN are in the report, not on stderr
-        found = score(predictor, dataset, **passes)
+        found = score(
+            predictor,
+            dataset,
+            output=passes.values,
+            repeat=passes.repeat,
+            warmup=passes.warmup,
+            check_parity=passes.check_parity,
+        )
         if not errors and not (gallery and isinstance(found.metrics, ClassificationMetrics)):
             return found, None
         from mlpinfer.evaluation.mistakes import find_mistakes
@@ -155,10 +175,10 @@ def _on_cluster(
     network: Network,
     data: str | None,
     labels: str | None,
-    reading: dict[str, Any],
+    reading: ReadOptions,
     scale: float | None,
-    running: dict[str, Any],
-    cluster: dict[str, Any],
+    running: options.RunOptions,
+    cluster: options.ClusterOptions,
 ) -> ScoreReport:
     from mlpinfer.cli.progress import progress
     from mlpinfer.io.data import mnist
@@ -166,12 +186,12 @@ def _on_cluster(
 
     if data is None:
         data, labels = mnist.IMAGES, mnist.LABELS
-    inputs = loading.open_inputs((data,), network, reading, by_absolute_name=True)
-    predictor = loading.predictor_for(network, scale, inputs.open().scale, running, on_cluster=True)
+    source = loading.open_inputs((data,), network, reading)
+    predictor = loading.predictor_for(network, scale, source.rows.scale, running, on_cluster=True)
     with (
         loading.missing_is_data_error(),
         loading.runner_of(cluster) as runner,
-        progress(inputs.open().samples) as advance,
+        progress(source.rows.samples) as advance,
     ):
-        job = split_score(predictor, inputs, labels)
+        job = split_score(predictor, source, labels)
         return score_job(predictor, job, runner=runner, progress=advance)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlpinfer.cli import loading, options, output
+from mlpinfer.io.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     Items = click.ParamType[tuple[Any, ...]]
@@ -62,9 +63,9 @@ class Listed(Items):
 @options.json_output
 def command(
     weights: str | None,
-    layers: dict[str, Any],
+    layers: options.NetworkOptions,
     data: str | None,
-    reading: dict[str, Any],
+    reading: ReadOptions,
     scale: float | None,
     batch_sizes: tuple[int, ...],
     devices: tuple[str, ...] | None,
@@ -86,7 +87,7 @@ def command(
     from mlpinfer.evaluation.sweep import MOST_ROWS, sweep
 
     network = loading.load_network(weights, layers)
-    dataset = loading.load_first_rows(data, MOST_ROWS, side=network.image_side, **reading)
+    dataset = loading.load_first_rows(data, MOST_ROWS, network, reading)
     if devices is None:
         devices = tuple(status.device for status in inventory().devices if status.available)
     with np.errstate(all="ignore"):

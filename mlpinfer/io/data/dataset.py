@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mlpinfer.errors import DatasetError
 from mlpinfer.io.data.open import Path, check_labels, open_rows
+from mlpinfer.io.data.read_options import ReadOptions
 from mlpinfer.io.data.rows import check_one_a_row
 
 
@@ -75,7 +76,7 @@ def load_data(
     scale : float, optional
         What the rows are multiplied by. Otherwise 1/255 for IDX, PNG and JPEG, and nothing else.
     side, invert, label_column, header
-        As for `open_rows`.
+        As the attributes of `mlpinfer.io.data.read_options.ReadOptions`.
 
     Raises
     ------
@@ -83,8 +84,9 @@ def load_data(
         If a file is not what it should be, or rows and labels differ in number.
     FileNotFoundError
     """
+    options = ReadOptions(side=side, invert=invert, label_column=label_column, header=header)
     try:
-        rows = open_rows([x], side=side, invert=invert, label_column=label_column, header=header)
+        rows = open_rows([x], options)
         values = rows.read(0, rows.samples)
         labels = rows.y if y is None else _read_labels(y)
     except MemoryError:

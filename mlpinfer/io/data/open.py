@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from mlpinfer.errors import DatasetError
+from mlpinfer.io.data.read_options import DEFAULTS, ReadOptions
 from mlpinfer.io.data.rows import JoinedRows, Rows
 from mlpinfer.io.errors import FormatError, data_file
 from mlpinfer.io.files import open_regular
@@ -17,14 +18,7 @@ _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 Path = str | os.PathLike[str]
 
 
-def open_rows(
-    inputs: Sequence[Path],
-    *,
-    side: int | None = None,
-    invert: bool = False,
-    label_column: str | int | None = None,
-    header: bool | None = None,
-) -> Rows:
+def open_rows(inputs: Sequence[Path], options: ReadOptions = DEFAULTS) -> Rows:
     """Open data files as one sequence of rows; content decides which format a file has.
 
     Parameters
@@ -32,14 +26,7 @@ def open_rows(
     inputs : sequence of path
         .npy, .npz, IDX (plain or gzipped), CSV, PNG and JPEG files; folders of them, whose files are
         taken in the order of their names; or patterns such as ``rows/*.npy``.
-    side : int, optional
-        Height and width that images are resized to.
-    invert : bool
-        Images are dark on light.
-    label_column : str or int, optional
-        Name or number, from 0, of the column of a CSV file that is no feature but the label.
-    header : bool, optional
-        Whether the first line of a CSV file has names. Otherwise it has if no cell of it is a number.
+    options : ReadOptions
 
     Raises
     ------
@@ -49,27 +36,22 @@ def open_rows(
         If there is no such file, or no file of a pattern.
     """
     paths = input_files(inputs)
-    rows = open_files(paths, side=side, invert=invert, label_column=label_column, header=header)
-    check_kinds(paths, rows, invert, label_column)
+    rows = open_files(paths, options)
+    check_kinds(paths, rows, options)
     return rows
 
 
-def check_kinds(paths: Sequence[str], rows: Rows, invert: bool, label_column: str | int | None) -> None:
-    """Refuse options about kinds of files of which there is none; errors as `open_rows`."""
-    if invert and not any(map(_is_image, paths)):
+def check_kinds(paths: Sequence[str], rows: Rows, options: ReadOptions) -> None:
+    """Raise DatasetError if an option is about a kind of files of which there is none."""
+    if options.invert and not any(map(_is_image, paths)):
         raise DatasetError(f"{paths[0]}: expected PNG or JPEG images to invert, found none")
-    if label_column is not None and rows.y is None:
-        raise DatasetError(f"{paths[0]}: expected CSV with a label column {label_column!a}, found none")
+    if options.label_column is not None and rows.y is None:
+        raise DatasetError(
+            f"{paths[0]}: expected CSV with a label column {options.label_column!a}, found none"
+        )
 
 
-def open_files(
-    paths: Sequence[str],
-    *,
-    side: int | None,
-    invert: bool,
-    label_column: str | int | None,
-    header: bool | None,
-) -> Rows:
+def open_files(paths: Sequence[str], options: ReadOptions) -> Rows:
     """Open files as `open_rows` does, of whatever kinds the options are about."""
     parts: list[Rows] = []
     for is_image, group in itertools.groupby(paths, _is_image):
@@ -78,11 +60,11 @@ def open_files(
 
             found = list(group)
             with data_file(found[0]):
-                parts.append(images.ImageRows(found, side, invert))
+                parts.append(images.ImageRows(found, options.side, options.invert))
         else:
             for path in group:
                 with data_file(path):
-                    parts.append(_open(path, label_column, header))
+                    parts.append(_open(path, options))
     return parts[0] if len(parts) == 1 else JoinedRows(f"{len(paths)} files", parts)
 
 
@@ -153,7 +135,7 @@ def _begin(path: str) -> bytes:
             raise FormatError(f"cannot be read: {error.strerror}") from None
 
 
-def _open(path: str, label_column: str | int | None, header: bool | None) -> Rows:
+def _open(path: str, options: ReadOptions) -> Rows:
     from mlpinfer.io.data import csv, idx, npy
 
     begin = _begin(path)
@@ -164,7 +146,7 @@ def _open(path: str, label_column: str | int | None, header: bool | None) -> Row
     if begin.startswith(b"PK\x03\x04"):
         return npy.open_npz(path)
     if csv.is_text(begin):
-        return csv.CsvRows(path, label_column, header)
+        return csv.CsvRows(path, options.label_column, options.header)
     if begin.startswith((b"\0\0", b"\x1f\x8b")):
         return idx.IdxRows(path)
     raise FormatError("expected .npy, .npz, IDX, CSV, PNG or JPEG, found none of these")

@@ -14,6 +14,7 @@ from PIL import Image
 from mlpinfer import Dataset, DatasetError, MlpInferError, load_data
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.open import check_features, open_rows
+from mlpinfer.io.data.read_options import ReadOptions
 from tests.hostile import images as hostile_images
 
 DTYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
@@ -93,7 +94,7 @@ def test_arrays_that_are_no_rows_are_refused():
 
 
 def rows_of(*inputs, **how):
-    rows = open_rows(inputs, **how)
+    rows = open_rows(inputs, ReadOptions(**how))
     return rows, rows.read(0, rows.samples)
 
 
@@ -274,12 +275,12 @@ def test_csv_is_read_as_python_reads_numbers(tmp_path_factory, data, width, end,
     expected = np.array([[float(cell) for cell in row] for row in cells])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlpinfer.io.data.csv._BLOCK_CHARACTERS", size)
-        rows = open_rows([path], header=False)
+        rows = open_rows([path], ReadOptions(header=False))
         np.testing.assert_array_equal(rows.read(0, rows.samples), expected)
         for i in range(len(cells)):
             np.testing.assert_array_equal(rows.read(i, i + 1), expected[i : i + 1])
         if width > 1:
-            labelled = open_rows([path], header=False, label_column=1)
+            labelled = open_rows([path], ReadOptions(header=False, label_column=1))
             np.testing.assert_array_equal(labelled.y.astype(float), expected[:, 1])
             np.testing.assert_array_equal(labelled.read(0, len(cells)), np.delete(expected, 1, axis=1))
 
@@ -288,7 +289,7 @@ def test_label_columns_that_are_not_there(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     for column in ("c", 2, "-1"):
         with pytest.raises(DatasetError, match="label column: expected one of 'a, b', found"):
-            open_rows([tmp_path / "rows.csv"], label_column=column)
+            open_rows([tmp_path / "rows.csv"], ReadOptions(label_column=column))
 
 
 def test_images(tmp_path):
@@ -324,7 +325,7 @@ def test_images_need_pillow(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(MlpInferError, match=r"reading images needs pillow: pip install pillow"):
-        open_rows([tmp_path], side=28)
+        open_rows([tmp_path], ReadOptions(side=28))
 
 
 def test_several_files_are_one_sequence(tmp_path):
@@ -391,7 +392,7 @@ def test_a_header_that_is_not_plain_is_asked_for(tmp_path):
     with pytest.raises(DatasetError, match="line 1, column 0 of 0 to 1: expected a number, found 'a'"):
         rows_of(tmp_path / "x.csv", header=False)
     (tmp_path / "x.csv").write_text("7,8\n2,3\n")
-    rows = open_rows([tmp_path / "x.csv"], header=True, label_column="8")
+    rows = open_rows([tmp_path / "x.csv"], ReadOptions(header=True, label_column="8"))
     assert (rows.y.tolist(), rows.read(0, 1).tolist()) == ([3], [[2]])
 
 
@@ -494,7 +495,7 @@ def test_a_gzipped_file_cannot_declare_more_than_it_may_hold(tmp_path, mnist):
     Image.fromarray(mnist[0][0].reshape(28, 28)).save(tmp_path / "b.png")
     for inputs in ([tmp_path / "a.gz"], [tmp_path]):
         with pytest.raises(DatasetError, match=r"a\.gz: cut short: \d+ compressed bytes cannot hold"):
-            open_rows(inputs, side=28)
+            open_rows(inputs, ReadOptions(side=28))
 
 
 def test_names_of_rows_take_no_list(tmp_path, mnist):
@@ -503,7 +504,7 @@ def test_names_of_rows_take_no_list(tmp_path, mnist):
     (tmp_path / "1.idx").write_bytes(idx.encode(mnist[0][:3].reshape(-1, 28, 28)))
     for name in ("2.png", "3.png"):
         Image.fromarray(mnist[0][0].reshape(28, 28)).save(tmp_path / name)
-    rows = open_rows([tmp_path / "1.idx", tmp_path / "2.png", tmp_path / "3.png"], side=28)
+    rows = open_rows([tmp_path / "1.idx", tmp_path / "2.png", tmp_path / "3.png"], ReadOptions(side=28))
     names = [os.path.basename(rows.names[i]) for i in range(rows.samples)]
     assert names == ["1.idx"] * 3 + ["2.png", "3.png"]
     assert len(rows.names) == 5
