@@ -76,7 +76,8 @@ def predictor_for(
     on_cluster: bool = False,
 ) -> Predictor:
     """Make a predictor that applies the scale of the option, of the network or of the data."""
-    from mlpinfer.engine.predictor import Predictor, first_known
+    from mlpinfer.engine.predictor import Predictor
+    from mlpinfer.model.checks import first_known
 
     threads = running.threads
     if on_cluster and threads is None:

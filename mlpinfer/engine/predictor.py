@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import warnings
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
 from mlpinfer._text import quoted
 from mlpinfer.engine.array_evaluator import ArrayEvaluator
 from mlpinfer.engine.backends.base import Backend, DeviceBackend
-from mlpinfer.engine.backends.convert import fetch, send_like
+from mlpinfer.engine.backends.convert import send_like
 from mlpinfer.engine.backends.numpy_backend import usable_cores
 from mlpinfer.engine.backends.select import get_backend
 from mlpinfer.engine.compiled import availability
 from mlpinfer.engine.compiled.evaluator import CompiledEvaluator, fits
 from mlpinfer.engine.evaluator import Evaluator
+from mlpinfer.engine.outputs import OUTPUTS, Output, outputs_of
+from mlpinfer.engine.rows import check_rows
 from mlpinfer.engine.streaming import MOST_COPIERS, Evaluate, Streamer
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import DeviceMemoryError, InputError
-from mlpinfer.model import ops
+from mlpinfer.model.checks import checked_scale, positive_or_none
 from mlpinfer.model.folding import fold
-from mlpinfer.model.network import LayerTrace, Network, checked_scale
+from mlpinfer.model.network import LayerTrace, Network
 from mlpinfer.model.ops import Array
 
 #: Rows in one forward call where the caller leaves the choice to the engine.
 DEFAULT_BATCH = {"numpy": 512, "cupy": 65_536}
 PRECISIONS = {"float32": np.float32, "float64": np.float64}
-#: What `Predictor.compute` can return.
-OUTPUTS = ("labels", "proba", "logits")
-
-
-class Output(NamedTuple):
-    """How an output is computed: a function that writes it, and the shape and dtype of one row of it."""
-
-    evaluate: Evaluate
-    shape: tuple[int, ...]
-    dtype: Any
 
 
 class Predictor:
@@ -101,10 +92,10 @@ class Predictor:
         self.threshold = float(threshold)
         self.scale = network.scale if scale is None else checked_scale(scale)
         self.backend: Backend = get_backend(device)
-        self.batch_size = _positive("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
+        self.batch_size = positive_or_none("batch_size", batch_size) or DEFAULT_BATCH[self.backend.name]
         on_cpu = self.backend.name == "numpy"
         most = usable_cores() if on_cpu else min(MOST_COPIERS, usable_cores())
-        self.threads = _positive("threads", threads) or most
+        self.threads = positive_or_none("threads", threads) or most
         self._dtype = PRECISIONS[precision]
         scaled = dataclasses.replace(network, scale=self.scale)
         self._textbook = scaled.astype(self._dtype)  # before folding: refuses by the file's own names
@@ -116,19 +107,10 @@ class Predictor:
             if on_cpu
             else Streamer(cast(DeviceBackend, self.backend), self._dtype, self.batch_size, self.threads)
         )
-        side = network.image_side
-        self._image = (side, side) if side else None
-        self.n_features_in_, outputs = network.sizes[0], network.sizes[-1]
+        self.n_features_in_ = network.sizes[0]
         if network.is_classifier:
             self.classes_ = np.arange(network.n_classes)
-        # Functions and not methods: a circle of references would keep device memory until it is found.
-        to_proba = _softmax if network.head == "softmax" else _both_classes
-        proba = functools.partial(to_proba, self._evaluator.logits, self.backend.xp)
-        self._outputs = {
-            "labels": Output(self._evaluator.labels, (), np.int64),
-            "logits": Output(self._evaluator.logits, (outputs,), self._dtype),
-            "proba": Output(proba, (network.n_classes,), self._dtype),
-        }
+        self._outputs = outputs_of(network, self._evaluator, self.backend.xp, self._dtype)
 
     def _choose_evaluator(self, folded: Network) -> Evaluator:
         """Return the compiled evaluator wherever it fits, because it was never measured to be slower."""
@@ -204,12 +186,12 @@ class Predictor:
             As `predict` and `check_output`.
         """
         chosen = self.output(output)
-        rows, single = self._rows(x)
+        rows, single = check_rows(x, self.backend, self.network, self.scale)
         y = self._compute_or_shrink(rows, chosen)
         return self._like(x, y[0] if single else y)
 
     def output(self, name: str) -> Output:
-        """Return how an output is computed; labels of a network without classes are its values.
+        """Return how an output is computed.
 
         Raises
         ------
@@ -218,12 +200,8 @@ class Predictor:
         """
         if name not in OUTPUTS:
             raise InputError(f"output: expected {', '.join(OUTPUTS)}, found {quoted(name)}")
-        if not self.network.is_classifier:
-            if name == "proba":
-                raise InputError(
-                    "predict_proba: expected a softmax or sigmoid head, found identity; use predict"
-                )
-            name = "logits"
+        if name not in self._outputs:
+            raise InputError("predict_proba: expected a softmax or sigmoid head, found identity; use predict")
         return self._outputs[name]
 
     def trace(self, x: Array) -> list[LayerTrace]:
@@ -234,7 +212,7 @@ class Predictor:
         InputError
             As `predict`.
         """
-        rows, single = self._rows(x)
+        rows, single = check_rows(x, self.backend, self.network, self.scale)
         with self.backend.active():
             traced = self._textbook.trace(self.backend.asarray(rows), self.backend.xp)
             return [LayerTrace(*(self._like(x, a[0] if single else a) for a in layer)) for layer in traced]
@@ -320,26 +298,6 @@ class Predictor:
 
     # -- what goes in and out ---------------------------------------------------------------------
 
-    def _rows(self, x: Array) -> tuple[Array, bool]:
-        """Return `x` as (N, D), and whether it was a single row."""
-        if not self.backend.owns(x):
-            try:
-                x = fetch(x)
-            except (ValueError, TypeError, NotImplementedError):
-                raise InputError(f"expected an array of numbers, found {type(x).__name__}") from None
-        if x.dtype.kind not in "fiub":
-            raise InputError(f"expected rows of numbers, found dtype {x.dtype}")
-        check_scaled(x.dtype, self.scale)
-        features, image = self.n_features_in_, self._image
-        if x.ndim == 2 and x.shape[1] == features:
-            return x, False
-        if x.shape == (features,) or x.shape == image:
-            return x.reshape(1, features), True
-        if image and x.shape[1:] in (image, (1, *image)):
-            return x.reshape(len(x), features), False
-        images = f" or images of {image[0]} x {image[1]}" if image else ""
-        raise InputError(f"expected rows of {features} features{images}, found shape {x.shape}")
-
     def _like(self, x: Array, y: Array) -> Array:
         """Return `y` in the library of the caller's `x`."""
         if self.backend.owns(x):
@@ -381,39 +339,3 @@ class Predictor:
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.network.sizes))
         return f"Predictor({sizes}, device={self.backend.device!r}, batch_size={self.batch_size})"
-
-
-def check_scaled(dtype: Any, scale: float | None, where: str = "") -> None:
-    """Refuse rows of bytes where nobody said what they are multiplied by.
-
-    Raises
-    ------
-    InputError
-    """
-    if scale is None and dtype == np.uint8:
-        raise InputError(f"{where}uint8 rows and no known scale: give scale (--scale) 1/255 for pixels, or 1")
-
-
-def first_known(*scales: float | None) -> float | None:
-    """Return the first scale that is given: of an option, of the network, of the data."""
-    return next((scale for scale in scales if scale is not None), None)
-
-
-def _softmax(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
-    logits(x, out)
-    ops.softmax(xp, out, out=out)
-
-
-def _both_classes(logits: Evaluate, xp: Any, x: Array, out: Array) -> None:
-    z = xp.empty((len(x), 1), dtype=out.dtype)
-    logits(x, z)
-    out[:, 1:] = ops.sigmoid(xp, z)
-    out[:, :1] = ops.sigmoid(xp, -z)  # 1 - p, without losing its small values
-
-
-def _positive(name: str, value: int | None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name}: expected a whole number from 1, found {quoted(value)}")
-    return int(value)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlpinfer._json import Report
 from mlpinfer._text import quoted
-from mlpinfer.engine.predictor import Predictor, first_known
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import InputError
 from mlpinfer.evaluation.environment import Environment, environment
@@ -26,6 +26,7 @@ from mlpinfer.evaluation.report import DataInfo, Latency, NetworkInfo, Spread
 from mlpinfer.evaluation.timing import latencies, latency_of, stages, timed
 from mlpinfer.io.data.dataset import Dataset
 from mlpinfer.io.data.open import check_features
+from mlpinfer.model.checks import first_known
 from mlpinfer.model.network import Network
 from mlpinfer.model.ops import Array
 

@@ -21,12 +21,14 @@ import numpy as np
 
 from mlpinfer._text import quoted
 from mlpinfer._version import VERSION
-from mlpinfer.engine.predictor import OUTPUTS, Predictor, check_scaled
+from mlpinfer.engine.outputs import OUTPUTS
+from mlpinfer.engine.predictor import Predictor
 from mlpinfer.errors import InputError
 from mlpinfer.io.data.open import check_features
 from mlpinfer.io.data.rows import Rows
 from mlpinfer.io.data.source import DataSource, FilePart, OpenFiles, OpenSource, file_parts, open_source
 from mlpinfer.jobs.output_folder import SCHEMA
+from mlpinfer.model.checks import check_scaled
 
 #: Default size of a task: the most rows, and the most bytes of the rows and results that take memory.
 _MAX_TASK_ROWS = 1_000_000

@@ -19,11 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlpinfer._text import quoted
 from mlpinfer.errors import InputError, WeightsError
 from mlpinfer.model import activations, ops
-
-Floats = npt.NDArray[np.floating[Any]]
+from mlpinfer.model.checks import (
+    Floats,
+    activation_of_each,
+    check_head,
+    checked_floats,
+    checked_head,
+    checked_scale,
+)
 
 
 class LayerTrace(NamedTuple):
@@ -134,14 +139,14 @@ class Network:
             )
         try:
             scale = checked_scale(scale)
-            all_activations = [*_one_each(hidden, len(weights) - 1), checked_head(head)]
+            all_activations = [*activation_of_each(hidden, len(weights) - 1), checked_head(head)]
         except InputError as error:
             raise WeightsError(str(error)) from None
         layers: list[Layer] = []
         for (W_name, b_name), W_like, b_like, activation in zip(
             names, weights, biases, all_activations, strict=True
         ):
-            W, b = _floats(W_like, W_name), _floats(b_like, b_name)
+            W, b = checked_floats(W_like, W_name), checked_floats(b_like, b_name)
             if W.ndim == 1:
                 W = W.reshape(-1, 1)  # a single neuron, (D,) -> (D, 1)
             b = b.reshape(1) if b.ndim == 0 else b
@@ -155,7 +160,7 @@ class Network:
             if b.shape != W.shape[1:]:
                 raise WeightsError(f"{b_name}: expected shape {W.shape[1:]} to fit {W_name}, found {b.shape}")
             layers.append(Layer(W, b, activation))
-        _check_head(head, layers[-1].outputs)
+        check_head(head, layers[-1].outputs)
         return cls(tuple(layers), scale, tuple(notes))
 
     @classmethod
@@ -168,10 +173,9 @@ class Network:
         ------
         WeightsError
         """
-        from mlpinfer.model.adapters.sklearn import read_sklearn  # late: few need it
+        from mlpinfer.model.adapters.sklearn import read_sklearn
 
-        parts = read_sklearn(model)
-        return cls.from_arrays(parts.weights, parts.biases, parts.hidden, parts.head, notes=parts.notes)
+        return cls.from_arrays(**read_sklearn(model)._asdict())
 
     @classmethod
     def from_torch(
@@ -197,12 +201,9 @@ class Network:
         ------
         WeightsError
         """
-        from mlpinfer.model.adapters.torch import read_torch  # late: few need it
+        from mlpinfer.model.adapters.torch import read_torch
 
-        parts = read_torch(module, hidden, head)
-        return cls.from_arrays(
-            parts.weights, parts.biases, parts.hidden, parts.head, scale, notes=parts.notes
-        )
+        return cls.from_arrays(**read_torch(module, hidden, head)._asdict(), scale=scale)
 
     @classmethod
     def random(
@@ -246,7 +247,7 @@ class Network:
         names = f"hidden={','.join(self.hidden)!r}, head={self.head!r}, scale={self.scale}"
         return f"Network({'-'.join(map(str, self.sizes))}, {names})"
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Features and the outputs of every layer: ``(784, 50, 100, 10)``."""
         return (self.layers[0].inputs, *(layer.outputs for layer in self.layers))
@@ -261,7 +262,7 @@ class Network:
         """Activation behind every layer but the last."""
         return tuple(layer.activation for layer in self.layers[:-1])
 
-    @property
+    @cached_property
     def image_side(self) -> int | None:
         """Height and width of the square images that its inputs may be: 28 for 784; None for others."""
         side = math.isqrt(self.sizes[0])
@@ -349,69 +350,3 @@ class Network:
     def forward(self, x: ops.Array, xp: Any = np) -> ops.Array:
         """The textbook pass: probabilities, or values behind an identity head, shape (N, K) or (K,)."""
         return self.trace(x, xp)[-1].activation
-
-
-def checked_scale(scale: float | None) -> float | None:
-    """Return `scale` as a float, or raise InputError if it cannot be one."""
-    if scale is None:
-        return None
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise InputError(f"scale: expected a number, found {type(scale).__name__}")
-    try:
-        number = float(scale)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number == 0:
-        raise InputError(f"scale: expected a finite number other than 0, found {number}")
-    return number
-
-
-def checked_hidden(hidden: str | Sequence[str]) -> list[str]:
-    """Return activations by their one spelling, or raise InputError for what no hidden layer can have."""
-    if not isinstance(hidden, (str, list, tuple)):
-        raise InputError(f"hidden: expected a name, or one for each layer, found {type(hidden).__name__}")
-    try:
-        names = [activations.canonical(name) for name in ([hidden] if isinstance(hidden, str) else hidden)]
-    except ValueError as error:
-        raise InputError(f"hidden: {error}") from None
-    if "softmax" in names:
-        raise InputError("hidden: expected an activation of single units, found softmax; it is a head")
-    return names
-
-
-def checked_head(head: str) -> str:
-    """Return the name of a head, or raise InputError for any other."""
-    if not isinstance(head, str) or head not in activations.HEADS:
-        raise InputError(f"head: expected softmax, sigmoid or identity, found {quoted(head)}")
-    return head
-
-
-def _one_each(hidden: str | Sequence[str], count: int) -> list[str]:
-    names = checked_hidden(hidden)
-    if isinstance(hidden, str):
-        names *= count
-    if len(names) != count:
-        raise WeightsError(f"hidden: expected {count} activations, one a hidden layer, found {len(names)}")
-    return names
-
-
-def _check_head(head: str, outputs: int) -> None:
-    if head == "sigmoid" and outputs != 1:
-        raise WeightsError(f"head sigmoid: expected 1 output (one class against the rest), found {outputs}")
-    if head == "softmax" and outputs == 1:
-        raise WeightsError("head softmax: expected 2 or more outputs, found 1; use head sigmoid or identity")
-
-
-def _floats(values: npt.ArrayLike, name: str) -> Floats:
-    """Return a private, native float array, refusing all that is not finite numbers."""
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError):
-        raise WeightsError(f"{name}: expected an array of numbers, found {type(values).__name__}") from None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise WeightsError(f"{name}: expected float16, float32, float64 or integers, found {array.dtype}")
-    dtype = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.dtype(np.float64)
-    array = np.array(array, dtype=dtype, order="C", copy=True)
-    if not np.isfinite(array).all():
-        raise WeightsError(f"{name}: expected finite numbers, found NaN or infinity")
-    return array

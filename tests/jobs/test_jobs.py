@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from mlpinfer import DatasetError, InputError, Network, Predictor
-from mlpinfer.engine.predictor import OUTPUTS
+from mlpinfer.engine.outputs import OUTPUTS
 from mlpinfer.io.data import idx
 from mlpinfer.io.data.read_options import ReadOptions
 from mlpinfer.io.data.source import DataSource

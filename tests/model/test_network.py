@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlpinfer import InputError, Layer, Network, WeightsError, fold
-from mlpinfer.model.network import checked_scale
+from mlpinfer.model.checks import checked_scale
 
 
 def test_the_book_s_sizes_and_parameters():

@@ -37,7 +37,7 @@ def command(
 
     import numpy as np
 
-    from mlpinfer.engine.predictor import check_scaled, first_known
+    from mlpinfer.model.checks import check_scaled, first_known
     from mlpinfer.model.folding import fold
     from mlpinfer.model.summary import summarize
 

@@ -13,7 +13,8 @@ from mlpinfer.io.errors import FormatError, weights_file
 from mlpinfer.io.files import read_file
 from mlpinfer.io.weights import assembly, numpy_pickle
 from mlpinfer.io.weights.raw_tensors import RawTensors
-from mlpinfer.model.network import Network, checked_head, checked_hidden, checked_scale
+from mlpinfer.model.checks import checked_head, checked_hidden, checked_scale
+from mlpinfer.model.network import Network
 
 #: The shipped network that is scored where none is named.
 DEFAULT = "mnist_784-50-100-10.pkl"
