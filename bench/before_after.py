@@ -20,7 +20,7 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "mnist_784-50-100-10.pkl"
 BATCH_SIZES = (1, 10, 100, 1_000, 10_000)
-#: Prints rows a second by batch size, on all cores: of the whole test set, or its first 1,000 rows one by one.
+#: Prints rows a second by batch size: of the whole test set, or of its first 1,000 rows one by one.
 MEASURE = """
 import json, sys, time
 from mlpinfer import Predictor, load_mnist, load_network
