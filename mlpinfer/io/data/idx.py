@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import threading
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlpinfer.io.archives import DEFLATE_RATIO, Gunzip
 from mlpinfer.io.data.rows import PIXEL_SCALE, Rows, map_file
 from mlpinfer.io.errors import FormatError
-from mlpinfer.io.files import open_regular
+from mlpinfer.io.files import open_regular, read_into
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,7 +29,7 @@ _SKIP_BYTES = 2**24
 
 
 class IdxRows(Rows):
-    """Rows of an IDX file: a plain one is mapped for each read, a gzipped one unpacked as it is read.
+    """Rows of an IDX file: a plain one is opened anew for each read, a gzipped one unpacked as it is read.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class IdxRows(Rows):
         self._row_bytes = math.prod(self.shape) * dtype.itemsize
         if self._plain:
             _check_length(size - offset, self.samples * self._row_bytes)
-            # Bytes need no other order: then a read is a view.
+            # Bytes need no other order: then what is mapped stays in the file.
             self.mapped = dtype.itemsize == 1
         elif self.samples * self._row_bytes > size * DEFLATE_RATIO:
             raise FormatError(f"cut short: {size} compressed bytes cannot hold {shape}")
@@ -71,20 +71,29 @@ class IdxRows(Rows):
         self._header: _Header = _read_header(self._source)
 
     def _read(self, begin: int, end: int) -> npt.NDArray[Any]:
-        dtype = self._header[0]
+        dtype, _, offset = self._header
         if self._plain:
-            x = self._map()[begin:end]
+            x = np.empty((end - begin, *self.shape), dtype)
+            with self._open_plain() as file:
+                read_into(x, file, offset + begin * self._row_bytes)
         else:
             with self._lock:
                 x = self._unpack(begin, end)
-        return x.astype(dtype.newbyteorder("="), copy=False)
+        return _native(x)
 
-    def _map(self) -> npt.NDArray[Any]:
+    def _map(self, begin: int, end: int) -> npt.NDArray[Any]:
+        if not self._plain:
+            return self._read(begin, end)
         dtype, shape, offset = self._header
-        with open_regular(self._path) as file:
-            if os.fstat(file.fileno()).st_size != offset + self.samples * self._row_bytes:
-                raise FormatError("changed while it was read, try again")
-            return map_file(file, dtype, offset, shape)
+        with self._open_plain() as file:
+            return _native(map_file(file, dtype, offset, shape)[begin:end])
+
+    def _open_plain(self) -> BinaryIO:
+        file = open_regular(self._path)
+        if os.fstat(file.fileno()).st_size != self._header[2] + self.samples * self._row_bytes:
+            file.close()
+            raise FormatError("changed while it was read, try again")
+        return file
 
     def __del__(self) -> None:
         if "_source" in vars(self):
@@ -109,6 +118,10 @@ class IdxRows(Rows):
             self._source.finish()
             self._source.close()
         return np.frombuffer(values, self._header[0]).reshape(end - begin, *self.shape)
+
+
+def _native(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return x.astype(x.dtype.newbyteorder("="), copy=False)
 
 
 def _read_header(source: Gunzip | _Plain) -> _Header:
@@ -143,7 +156,7 @@ class _Plain:
         return self._data[self._at - count : self._at]
 
     def finish(self) -> None:
-        """The length is checked where the file is mapped."""
+        """The length is checked where the values are read."""
 
     def close(self) -> None:
         """There is no file."""
