@@ -162,7 +162,6 @@ def _stored(data: str, labels: str | None, options: ReadOptions) -> StoredData:
     from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.open import open_rows
 
-    explain_bus_error()
     rows = open_rows([data], options)
     truth = None if labels is None else open_rows([labels])
     return StoredData(name=os.path.basename(data.rstrip(os.sep)), rows=rows, labels=truth)

@@ -67,9 +67,11 @@ def catch() -> None:
 def explain_bus_error() -> None:
     """End with a line, and not by the signal, where a mapped file has become shorter than it was.
 
-    The system has no other word for that. Python's own handlers would return to the access that failed;
-    so this is one of C. It interrupts nothing but a read of mapped rows, and may call what it likes.
-    What another thread is writing is cut off: of a job, a part that it will not take for whole.
+    Only jobs map files: of a small network, one that read its rows instead would be a fifth slower. The
+    system has no other word for a file that is cut short. Python's own handlers would return to the
+    access that failed; so this is one of C. It interrupts nothing but a read of mapped rows, and may call
+    what it likes. What another thread is writing is cut off: of a job, a part that it will not take for
+    whole.
     """
     if sys.platform == "win32" or not _stopped:
         return

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from mlpinfer._text import quoted, said
 from mlpinfer.io.errors import FormatError
 from mlpinfer.io.files import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
+    import gzip
     import zipfile
 
 
@@ -27,64 +32,36 @@ _PIECE_BYTES = 2**20
 MAX_MEMBERS = 10_000
 
 
-class Gunzip:
-    """A gzip file, unpacked piece by piece; never more than was asked for, and little read ahead.
-
-    Parameters
-    ----------
-    file : binary file
-        At the beginning of a gzip file of one member.
+def unpack_into(out: npt.NDArray[Any], file: gzip.GzipFile) -> None:
+    """Fill a contiguous array with what comes next in a gzip file, read in pieces.
 
     Raises
     ------
     FormatError
-        From every method, where the file is damaged, cut short, or holds more than was read.
+        If the file is damaged, cut short, or holds less.
     """
+    if out.nbytes > MAX_FILE_BYTES:
+        raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes, found {out.nbytes}")
+    values, at = out.reshape(-1).view(np.uint8), 0
+    with gzip_errors():
+        while piece := file.read(min(_PIECE_BYTES, len(values) - at)):
+            values[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            at += len(piece)
+    if at < len(values):
+        raise FormatError(f"cut short: {len(values)} bytes expected, {at} found")
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._left = file.seek(0, os.SEEK_END)  # compressed bytes that have not been unpacked
-        file.seek(0)
-        self._tail = b""
-        self._inflate = zlib.decompressobj(wbits=31)
 
-    def read(self, count: int) -> bytes:
-        """Return exactly `count` unpacked bytes."""
-        if count > MAX_FILE_BYTES:
-            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes, found {count}")
-        if count > self._left * DEFLATE_RATIO + 4096:
-            raise FormatError(f"cut short: {count} bytes expected from {self._left} compressed ones")
-        data = self._unpack(count) if count else b""
-        if len(data) != count:
-            raise FormatError(f"cut short: {count} bytes expected, {len(data)} found")
-        return data
+@contextmanager
+def gzip_errors() -> Iterator[None]:
+    """Raise whatever the gzip module finds wrong as `FormatError`."""
+    import gzip
 
-    def finish(self) -> None:
-        """Check that nothing is left and that the checksum was right."""
-        if self._unpack(1) or self._inflate.unused_data or self._file.read(1):
-            raise FormatError("longer than its header says")
-        if not self._inflate.eof:
-            raise FormatError("cut short: the gzip trailer is missing")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _unpack(self, count: int) -> bytes:
-        pieces, missing = [], count
-        while missing and not self._inflate.eof:
-            self._tail = self._tail or self._file.read(_PIECE_BYTES)
-            if not self._tail:
-                break
-            before = len(self._tail)
-            try:
-                pieces.append(self._inflate.decompress(self._tail, missing))
-            except zlib.error:
-                raise FormatError("the gzip data is damaged") from None
-            self._tail = self._inflate.unconsumed_tail
-            self._left -= before - len(self._tail)
-            missing -= len(pieces[-1])
-        return b"".join(pieces)
+    try:
+        yield
+    except EOFError:
+        raise FormatError("cut short: the end of the gzip data is missing") from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise FormatError("the gzip data is damaged") from None
 
 
 def unzip(data: bytes) -> dict[str, bytes]:

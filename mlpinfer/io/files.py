@@ -11,9 +11,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mlpinfer.io.errors import FormatError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 #: The largest weight or data file that is read into memory, in bytes.
 MAX_FILE_BYTES = 2 * 1024**3
@@ -62,6 +65,23 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     if len(data) != status.st_size:
         raise FormatError("changed while it was read, try again")
     return data
+
+
+def read_into(out: npt.NDArray[Any], file: BinaryIO, offset: int) -> None:
+    """Fill a contiguous array with the bytes behind `offset` of an open file.
+
+    Raises
+    ------
+    FormatError
+        If the file is too short, or cannot be read.
+    """
+    try:
+        file.seek(offset)
+        found = cast(Any, file).readinto(out)  # NumPy's arrays are no buffers to mypy before Python 3.12
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}") from None
+    if found != out.nbytes:
+        raise FormatError("changed while it was read, try again")
 
 
 def _kind(mode: int) -> str:

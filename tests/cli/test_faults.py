@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpinfer import DatasetError, Network, Predictor, WeightsError, load_network, save_network
-from mlpinfer.io.data import idx
+from mlpinfer import DatasetError, Network, Predictor, WeightsError, load_data, load_network, save_network
+from mlpinfer.io.data import idx, npy
 from mlpinfer.io.data.open import open_rows
 from mlpinfer.io.data.source import DataSource
 from mlpinfer.io.weights.load import shipped
@@ -233,7 +233,7 @@ def test_a_file_that_is_cut_short_between_a_look_and_the_mapping_is_refused(tmp_
 
     monkeypatch.setattr(np, "memmap", cut_first)
     with pytest.raises(DatasetError, match=r"x.npy: changed while it was read, try again"):
-        open_rows([path])
+        load_data(path)
     path.write_bytes(whole)
 
     def no_memory(file, *args):
@@ -241,12 +241,51 @@ def test_a_file_that_is_cut_short_between_a_look_and_the_mapping_is_refused(tmp_
 
     monkeypatch.setattr(np, "memmap", no_memory)
     with pytest.raises(DatasetError, match=r"x.npy: cannot be mapped into memory: Cannot allocate memory"):
-        open_rows([path])
+        load_data(path)
+
+
+@pytest.mark.parametrize("kind", ["npy", "fortran", "columns", "idx"])
+def test_a_file_that_is_cut_short_as_it_is_read_is_refused(tmp_path, monkeypatch, kind):
+    path, x = tmp_path / "x", np.ones((20_000 if kind == "columns" else 1_000, 8), np.float32)
+    if kind == "idx":
+        path.write_bytes(idx.encode(x))
+    else:
+        with path.open("wb") as file:
+            np.save(file, x if kind == "npy" else np.asfortranarray(x))
+    rows, module = open_rows([path]), idx if kind == "idx" else npy
+    read_into = module.read_into
+
+    def cut_first(out, file, offset):
+        os.truncate(path, 200)
+        read_into(out, file, offset)
+
+    monkeypatch.setattr(module, "read_into", cut_first)
+    with pytest.raises(DatasetError, match=r"x: changed while it was read, try again"):
+        rows.read(0, len(x))
+
+
+@pytest.mark.parametrize("command", ["score", "predict"])
+def test_a_file_that_is_cut_short_as_it_is_read_is_one_line(start, tmp_path, command):
+    script = """
+import os
+from mlpinfer.io.data import npy
+read_into = npy.read_into
+def cut_first(out, *args):
+    if out.nbytes > 10_000:
+        os.truncate("rows.npy", 4096)
+    return read_into(out, *args)
+npy.read_into = cut_first
+from mlpinfer import __main__
+__main__.run()
+"""
+    np.save(tmp_path / "rows.npy", np.zeros((50_000, 784), np.uint8))
+    args = ["--data", "rows.npy"] if command == "score" else ["rows.npy"]
+    code, out, err = ended(start(command, *args, "--scale", "1/255", script=script))
+    assert (code, out, err) == (5, "", "mlpinfer: rows.npy: changed while it was read, try again\n")
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS[:2])
-@pytest.mark.parametrize("command", ["score", "predict"])
-def test_a_mapped_file_that_is_cut_short_is_one_line(start, tmp_path, evaluator, command):
+def test_a_mapped_file_that_is_cut_short_is_one_line(start, tmp_path, evaluator):
     """The system sends SIGBUS, of which Python knows nothing to say."""
     script = """
 import os, sys
@@ -260,9 +299,8 @@ from mlpinfer import __main__
 __main__.run()
 """
     np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.uint8, (50_000, 784)).flush()
-    args = ["--data", "rows.npy"] if command == "score" else ["rows.npy", "--out", "out.npy"]
-    process = start(command, *args, "--scale", "1/255", script=script, MLPINFER_EVALUATOR=evaluator)
-    code, out, err = ended(process)
+    args = ["predict", "rows.npy", "--scale", "1/255", "--out", "out.npy"]
+    code, out, err = ended(start(*args, script=script, MLPINFER_EVALUATOR=evaluator))
     assert (code, out) == (5, "")
     assert is_one_line(err, "a data file was cut short while it was read")
     assert not (tmp_path / "out.npy").exists()

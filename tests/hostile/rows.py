@@ -51,10 +51,11 @@ def _gzips() -> Iterator[tuple[str, str, bytes, str]]:
     )
     yield "compression", "claim", gzip.compress(header(2**30, 1) + bytes(99)), "cut short"
     yield "compression", "two_members", good + good, "longer than its header"
-    yield "compression", "bytes_behind", good + b"more", "longer than its header"
+    yield "compression", "bytes_behind", good + b"more", "damaged"
+    yield "compression", "empty_members", gzip.compress(b"") * 50_000 + good, None
     yield "compression", "in_itself", gzip.compress(good), "expected an IDX file"
     yield "parsers", "checksum", good[:-8] + bytes(8), "damaged"
-    yield "parsers", "no_trailer", good[:-8], "trailer is missing"
+    yield "parsers", "no_trailer", good[:-8], "cut short"
     yield "parsers", "cut", good[:-12], "cut short"
     yield "parsers", "blocks", good[:10] + b"\xff" * 20, "damaged"
     yield "parsers", "method", good[:2] + b"\x07" + good[3:], "damaged"

@@ -87,7 +87,7 @@ def load_data(
     options = ReadOptions(side=side, invert=invert, label_column=label_column, header=header)
     try:
         rows = open_rows([x], options)
-        values = rows.read(0, rows.samples)
+        values = rows.map(0, rows.samples)
         labels = rows.y if y is None else _read_labels(y)
     except MemoryError:
         raise DatasetError(f"{os.fspath(x)}: does not fit into memory") from None

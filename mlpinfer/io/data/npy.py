@@ -1,49 +1,84 @@
-"""NumPy's .npy, memory-mapped, and .npz."""
+"""NumPy's .npy, read in spans or mapped into memory, and .npz."""
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.io.archives import unzip
 from mlpinfer.io.data.rows import ArrayRows, Rows, map_file
 from mlpinfer.io.errors import FormatError, data_file, of_member
-from mlpinfer.io.files import open_regular, read_file
-from mlpinfer.io.npy_format import MAX_HEADER, check_length, decode, read_header
+from mlpinfer.io.files import open_regular, read_file, read_into
+from mlpinfer.io.npy_format import MAX_HEADER, Header, check_length, decode, read_header
 
 #: Names of the rows and of their labels in an .npz, the first that is there.
 _ROWS, _LABELS = ("x", "X", "x_test", "data", "images", "arr_0"), ("y", "t", "y_test", "labels", "arr_1")
-#: A mapped file may have this many values; it takes no memory.
+#: A file may have this many values, because not all of them are read into memory.
 _MOST = 2**47
+#: Columns of fewer bytes are read several at a time.
+_PIECE_BYTES = 2**14
 
 
 class NpyRows(Rows):
-    """Rows of an .npy file, which is mapped anew for each read: thousands of files may be open as rows.
+    """Rows of an .npy file, which is opened anew for each read: thousands of files may be open as rows.
 
     Raises
     ------
-    FormatError, FileNotFoundError
-        As `map_npy`.
+    FormatError
+        If the file is not .npy, has no values, or is of another length than its header says.
+    FileNotFoundError
     """
 
     def __init__(self, path: str) -> None:
-        first = _map_rows(path)
-        self.name, self._kind = path, (first.shape, first.dtype, first.flags.c_contiguous)
-        self.samples, self.shape = len(first), first.shape[1:]
-        self.mapped = first.flags.c_contiguous and first.dtype.isnative
+        with open_regular(path) as file:
+            self._header = _read_header(file)
+        self.name, shape = path, self._header.shape
+        self.samples, self.shape = shape[0], shape[1:] or (1,)
+        # One column, or one row of one dimension, is in both orders.
+        self._in_c_order = self._header.order == "C" or max(shape) == math.prod(shape)
+        self.mapped = self._in_c_order and self._header.dtype.isnative
 
     def _read(self, begin: int, end: int) -> npt.NDArray[Any]:
-        x = _map_rows(self.name)
-        if (x.shape, x.dtype, x.flags.c_contiguous) != self._kind:
+        with open_regular(self.name) as file:
+            self._check_header(file)
+            if not self._in_c_order:
+                return _read_columns(file, self._header, begin, end)
+            x = np.empty((end - begin, *self.shape), self._header.dtype)
+            row_bytes = self._header.nbytes // self.samples
+            read_into(x, file, self._header.offset + begin * row_bytes)
+            return x
+
+    def _map(self, begin: int, end: int) -> npt.NDArray[Any]:
+        with open_regular(self.name) as file:
+            self._check_header(file)
+            x = _map(file, self._header)
+            return (x.reshape(-1, 1) if x.ndim == 1 else x)[begin:end]
+
+    def _check_header(self, file: BinaryIO) -> None:
+        if _read_header(file) != self._header:
             raise FormatError("changed while it was read, try again")
-        return x[begin:end]
 
 
-def _map_rows(path: str) -> npt.NDArray[Any]:
-    x = _map(path)
-    return x.reshape(-1, 1) if x.ndim == 1 else x
+def _read_columns(file: BinaryIO, header: Header, begin: int, end: int) -> npt.NDArray[Any]:
+    """Return rows of a file in Fortran order, where the values of a column lie one behind the other."""
+    rows, columns = header.shape[0], math.prod(header.shape[1:])
+    column_bytes = rows * header.dtype.itemsize
+    out = np.empty((columns, end - begin), header.dtype)
+    # Of short columns, several are read whole, because each read has a cost of its own.
+    several = _PIECE_BYTES // column_bytes
+    if several > 1:
+        for at in range(0, columns, several):
+            piece = np.empty((min(several, columns - at), rows), header.dtype)
+            read_into(piece, file, header.offset + at * column_bytes)
+            out[at : at + several] = piece[:, begin:end]
+    else:
+        for at, column in enumerate(out):
+            read_into(column, file, header.offset + at * column_bytes + begin * header.dtype.itemsize)
+    return out.T.reshape(end - begin, *header.shape[1:], order="F")
 
 
 def map_npy(path: str) -> npt.NDArray[Any]:
@@ -55,17 +90,20 @@ def map_npy(path: str) -> npt.NDArray[Any]:
         If the file is not .npy, has no values, or is of another length than its header says.
     FileNotFoundError
     """
-    with data_file(path):
-        return _map(path)
+    with data_file(path), open_regular(path) as file:
+        return _map(file, _read_header(file))
 
 
-def _map(path: str) -> npt.NDArray[Any]:
-    with open_regular(path) as file:
-        header = read_header(file.read(MAX_HEADER + 12), _MOST)
-        check_length(header, os.fstat(file.fileno()).st_size)
-        if 0 in header.shape or not header.shape:
-            raise FormatError(f"expected rows of features, (N, D), found shape {header.shape}")
-        return map_file(file, header.dtype, header.offset, header.shape, header.order)
+def _map(file: BinaryIO, header: Header) -> npt.NDArray[Any]:
+    return map_file(file, header.dtype, header.offset, header.shape, header.order)
+
+
+def _read_header(file: BinaryIO) -> Header:
+    header = read_header(file.read(MAX_HEADER + 12), _MOST)
+    check_length(header, os.fstat(file.fileno()).st_size)
+    if 0 in header.shape or not header.shape:
+        raise FormatError(f"expected rows of features, (N, D), found shape {header.shape}")
+    return header
 
 
 def open_npz(path: str) -> ArrayRows:

@@ -143,8 +143,8 @@ class FilePart:
                 raise DatasetError(f"{path}: changed since the run began; begin anew")
 
     def read(self, begin: int, end: int, files: OpenFiles | None = None) -> npt.NDArray[Any]:
-        """Return rows `begin` to `end`, counted among all rows; errors as `open`. Then `check`."""
-        return self.open(files).read(begin - self.first, end - self.first)
+        """Return rows `begin` to `end` of all rows, as `Rows.map`; errors as `open`. Then `check`."""
+        return self.open(files).map(begin - self.first, end - self.first)
 
     def labels(self, begin: int, end: int, files: OpenFiles | None = None) -> npt.NDArray[Any] | None:
         """Return the labels of rows `begin` to `end`, where the files have them; errors as `open`."""

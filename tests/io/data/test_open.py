@@ -114,6 +114,25 @@ def test_npy_round_trip(tmp_path_factory, data, dtype, fortran):
     np.testing.assert_array_equal(x, array)
     begin, end = sorted(data.draw(st.tuples(*[st.integers(0, len(array))] * 2)))
     np.testing.assert_array_equal(rows.read(begin, end), array[begin:end])
+    np.testing.assert_array_equal(rows.map(begin, end), array[begin:end])
+
+
+@pytest.mark.parametrize("kind", ["npy", "fortran", "big_endian", "idx", "several"])
+def test_rows_are_read_as_they_are_mapped(tmp_path, kind):
+    x = np.random.default_rng(0).integers(0, 2**15, (20_000, 3, 2)).astype(np.int16)
+    if kind == "idx":
+        (tmp_path / "x").write_bytes(idx.encode(x))
+    else:
+        order = np.asfortranarray if kind == "fortran" else np.ascontiguousarray
+        for i in range(2 if kind == "several" else 1):
+            np.save(tmp_path / f"{i}.npy", order(x).astype(">i2" if kind == "big_endian" else "i2"))
+    rows, expected = open_rows([tmp_path]), np.concatenate([x, x]) if kind == "several" else x
+    for begin, end in ((0, 20_000), (5, 6), (19_990, 20_000), (0, 0), (10, rows.samples)):
+        found, mapped = rows.read(begin, end), rows.map(begin, end)
+        np.testing.assert_array_equal(found, expected[begin:end])
+        np.testing.assert_array_equal(mapped, expected[begin:end])
+        assert found.flags.writeable
+        assert found.dtype == mapped.dtype
 
 
 def npy(array):
@@ -353,7 +372,8 @@ def test_several_files_are_one_sequence(tmp_path):
 
 def test_a_gzipped_file_is_read_in_any_order(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (50, 3, 2)).astype(np.uint8)
-    (tmp_path / "x.gz").write_bytes(gzip.compress(idx.encode(array)))
+    data = idx.encode(array)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(data[:100]) + gzip.compress(data[100:]))  # two members
     rows = open_rows([tmp_path / "x.gz"])
     assert not rows.mapped
     for begin, end in ((0, 10), (10, 50), (20, 30), (45, 50), (0, 50)):
