@@ -93,7 +93,9 @@ def test_mistakes_are_those_of_the_same_rows_in_memory(network, mnist, small_par
     assert found.total == expected.total
     for one, other in zip(found.shown, expected.shown, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
-        assert dataclasses.replace(one, image=None) == dataclasses.replace(other, image=None)
+        # Products of few rows may differ in their last bits, and each part has its own wrong rows.
+        assert one.confidence == pytest.approx(other.confidence, rel=1e-6)
+        assert (one.row, one.label, one.predicted) == (other.row, other.label, other.predicted)
 
 
 def test_a_batch_is_never_cut(monkeypatch):
