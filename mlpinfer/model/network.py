@@ -20,15 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpinfer.errors import InputError, WeightsError
-from mlpinfer.model import activations, ops
-from mlpinfer.model.checks import (
-    Floats,
-    activation_of_each,
-    check_head,
-    checked_floats,
-    checked_head,
-    checked_scale,
-)
+from mlpinfer.model import activations, checks, ops
 
 
 class LayerTrace(NamedTuple):
@@ -50,8 +42,8 @@ class Layer:
         A name of `activations.HIDDEN`; behind the last layer, of `activations.HEADS`.
     """
 
-    W: Floats
-    b: Floats
+    W: checks.Floats
+    b: checks.Floats
     activation: str
 
     def __post_init__(self) -> None:
@@ -138,15 +130,18 @@ class Network:
                 f"{len(biases)} biases"
             )
         try:
-            scale = checked_scale(scale)
-            all_activations = [*activation_of_each(hidden, len(weights) - 1), checked_head(head)]
+            scale = checks.checked_scale(scale)
+            all_activations = [
+                *checks.activation_of_each(hidden, len(weights) - 1),
+                checks.checked_head(head),
+            ]
         except InputError as error:
             raise WeightsError(str(error)) from None
         layers: list[Layer] = []
         for (W_name, b_name), W_like, b_like, activation in zip(
             names, weights, biases, all_activations, strict=True
         ):
-            W, b = checked_floats(W_like, W_name), checked_floats(b_like, b_name)
+            W, b = checks.checked_floats(W_like, W_name), checks.checked_floats(b_like, b_name)
             if W.ndim == 1:
                 W = W.reshape(-1, 1)  # a single neuron, (D,) -> (D, 1)
             b = b.reshape(1) if b.ndim == 0 else b
@@ -160,7 +155,7 @@ class Network:
             if b.shape != W.shape[1:]:
                 raise WeightsError(f"{b_name}: expected shape {W.shape[1:]} to fit {W_name}, found {b.shape}")
             layers.append(Layer(W, b, activation))
-        check_head(head, layers[-1].outputs)
+        checks.check_head(head, layers[-1].outputs)
         return cls(tuple(layers), scale, tuple(notes))
 
     @classmethod
@@ -304,7 +299,7 @@ class Network:
             Naming the array with a value that the new dtype cannot hold.
         """
 
-        def cast(array: Floats, name: str) -> Floats:
+        def cast(array: checks.Floats, name: str) -> checks.Floats:
             with np.errstate(over="ignore"):
                 result = array.astype(dtype)
             if not np.isfinite(result).all():
