@@ -33,7 +33,7 @@ def third_party(modules: set[str]) -> set[str]:
     return {name for name in modules if name not in known and not name.startswith("_")}
 
 
-def test_importing_mlpinfer_loads_numpy_only():
+def test_importing_mlpinfer_loads_the_standard_library_alone():
     bare = loaded("")  # what site and .pth files load by themselves
     assert third_party(loaded("import mlpinfer") - bare) == {"mlpinfer"}
     assert third_party(loaded("import mlpinfer.jobs") - bare) == {"mlpinfer"}

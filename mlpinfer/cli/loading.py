@@ -162,8 +162,11 @@ def _stored(data: str, labels: str | None, options: ReadOptions) -> StoredData:
     from mlpinfer.evaluation.parts import StoredData
     from mlpinfer.io.data.open import open_rows
 
-    rows = open_rows([data], options)
-    truth = None if labels is None else open_rows([labels])
+    try:
+        rows = open_rows([data], options)
+        truth = None if labels is None else open_rows([labels])
+    except MemoryError:
+        raise DatasetError(f"{data}: does not fit into memory") from None
     return StoredData(name=os.path.basename(data.rstrip(os.sep)), rows=rows, labels=truth)
 
 
@@ -198,17 +201,19 @@ def load_row(text: str, side: int | None) -> tuple[Any, float | None]:
     """
     import numpy as np
 
+    from mlpinfer.io.data.dataset import load_data
+
     with contextlib.suppress(ValueError):  # such as 1.2.3, which may be a file
         if re.fullmatch(_NUMBERS, text):
             return np.array([float(number) for number in text.split(",")]), None
     file, colon, number = text.rpartition(":")
     file, index = (file, int(number)) if colon and re.fullmatch("[0-9]{1,18}", number) else (text, 0)
     try:
-        data = _stored(file, None, ReadOptions(side=side))
+        data = load_data(file, side=side)
     except FileNotFoundError:
         raise DatasetError(
             f"{text!a}: expected numbers such as 0,1 or a data file, found no such file"
         ) from None
     if index >= data.samples:
         raise DatasetError(f"{file}: expected a row from 0 to {data.samples - 1}, found {index}")
-    return data.rows.read(index, index + 1).reshape(-1), data.scale
+    return data.x[index].reshape(-1), data.scale

@@ -201,7 +201,7 @@ def check_folder(ctx: click.Context, option: click.Parameter, file: str | None) 
         return file
     if file in ("", "-") or os.path.isdir(file) or not os.path.isdir(os.path.dirname(file) or "."):
         raise click.BadParameter(f"expected a file in a folder that is there, found {file!a}", ctx, option)
-    outputs = ctx.meta.setdefault("mlpinfer.jobs.outputs", {})
+    outputs = ctx.meta.setdefault("mlpinfer.output_files", {})
     other = outputs.setdefault(os.path.realpath(file), option.opts[0])
     if other != option.opts[0]:
         raise click.BadParameter(f"expected another file than for {other}, found {file}", ctx, option)

@@ -47,7 +47,7 @@ def inventory() -> Inventory:
     Raises
     ------
     InputError
-        As `mlpinfer.availability.find_compiled`.
+        As `mlpinfer.engine.compiled.availability.find_compiled`.
     """
     diagnosis = cuda_probe.diagnose()
     gpus = [_gpu(index) for index in range(max(1, diagnosis.devices))]

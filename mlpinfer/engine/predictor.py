@@ -15,11 +15,11 @@ from mlpinfer.engine.backends.base import Backend, DeviceBackend
 from mlpinfer.engine.backends.convert import send_like
 from mlpinfer.engine.backends.numpy_backend import usable_cores
 from mlpinfer.engine.backends.select import get_backend
+from mlpinfer.engine.check_rows import check_rows
 from mlpinfer.engine.compiled import availability
 from mlpinfer.engine.compiled.evaluator import CompiledEvaluator, fits
 from mlpinfer.engine.evaluator import Evaluator
 from mlpinfer.engine.outputs import OUTPUTS, Output, outputs_of
-from mlpinfer.engine.rows import check_rows
 from mlpinfer.engine.streaming import MOST_COPIERS, Evaluate, Streamer
 from mlpinfer.engine.threads import run_all
 from mlpinfer.errors import DeviceMemoryError, InputError

@@ -55,7 +55,6 @@ def blas_name() -> str:
 
 
 def _driver() -> str | None:
-
     from mlpinfer.engine.backends import cuda_probe
 
     return cuda_probe.diagnose().driver

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlpinfer.io.data.source import DataSource, OpenFiles
     from mlpinfer.jobs.dask_runner import DaskRunner, connect
     from mlpinfer.jobs.job_folder import PartInfo, begin_job, is_done
     from mlpinfer.jobs.output_folder import exclusive_lock
@@ -22,28 +23,30 @@ if TYPE_CHECKING:
 
 #: The module of each public name.
 _MODULES = {
-    "DaskRunner": "dask_runner",
-    "connect": "dask_runner",
-    "PartInfo": "job_folder",
-    "begin_job": "job_folder",
-    "is_done": "job_folder",
-    "exclusive_lock": "output_folder",
-    "finish": "outputs",
-    "run_job": "predict",
-    "run_task": "predict",
-    "ClusterRunner": "runner",
-    "ClusterSize": "runner",
-    "LocalRunner": "runner",
-    "Runner": "runner",
-    "TwoSteps": "runner",
-    "ScoreJob": "score_tasks",
-    "ScoreTask": "score_tasks",
-    "run_score_task": "score_tasks",
-    "score_job": "score_tasks",
-    "split_score": "score_tasks",
-    "Job": "tasks",
-    "Task": "tasks",
-    "split_job": "tasks",
+    "DataSource": "mlpinfer.io.data.source",
+    "OpenFiles": "mlpinfer.io.data.source",
+    "DaskRunner": "mlpinfer.jobs.dask_runner",
+    "connect": "mlpinfer.jobs.dask_runner",
+    "PartInfo": "mlpinfer.jobs.job_folder",
+    "begin_job": "mlpinfer.jobs.job_folder",
+    "is_done": "mlpinfer.jobs.job_folder",
+    "exclusive_lock": "mlpinfer.jobs.output_folder",
+    "finish": "mlpinfer.jobs.outputs",
+    "run_job": "mlpinfer.jobs.predict",
+    "run_task": "mlpinfer.jobs.predict",
+    "ClusterRunner": "mlpinfer.jobs.runner",
+    "ClusterSize": "mlpinfer.jobs.runner",
+    "LocalRunner": "mlpinfer.jobs.runner",
+    "Runner": "mlpinfer.jobs.runner",
+    "TwoSteps": "mlpinfer.jobs.runner",
+    "ScoreJob": "mlpinfer.jobs.score_tasks",
+    "ScoreTask": "mlpinfer.jobs.score_tasks",
+    "run_score_task": "mlpinfer.jobs.score_tasks",
+    "score_job": "mlpinfer.jobs.score_tasks",
+    "split_score": "mlpinfer.jobs.score_tasks",
+    "Job": "mlpinfer.jobs.tasks",
+    "Task": "mlpinfer.jobs.tasks",
+    "split_job": "mlpinfer.jobs.tasks",
 }
 
 __all__ = sorted(_MODULES)
@@ -52,7 +55,7 @@ __all__ = sorted(_MODULES)
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'mlpinfer.jobs' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mlpinfer.jobs.{_MODULES[name]}"), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -33,7 +33,11 @@ class Failure(NamedTuple):
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Describe an error that a task raised or returned."""
-        return cls(short(error), type(error).__name__ == "KilledWorker", isinstance(error, DatasetError))
+        return cls(
+            short(error),
+            killed_worker=type(error).__name__ == "KilledWorker",
+            in_data=isinstance(error, DatasetError),
+        )
 
 
 class Watchdog:

@@ -13,8 +13,8 @@ import numpy as np
 from mlpinfer.errors import InputError
 from mlpinfer.io.files import atomic_write, mode_of
 from mlpinfer.jobs.output_folder import (
+    JOB_FILE,
     MANIFEST,
-    PLAN,
     Found,
     created_by_mlpinfer,
     find_output,
@@ -63,8 +63,8 @@ def begin_job(job: Job, *, resume: bool = False, overwrite: bool = False) -> dic
         If an output or an unfinished run is there and neither was asked for, or the unfinished run is
         of another job.
     """
-    plan = os.path.join(job.folder, PLAN)
-    if os.path.lexists(job.folder) and not created_by_mlpinfer(job.folder, PLAN):
+    plan = os.path.join(job.folder, JOB_FILE)
+    if os.path.lexists(job.folder) and not created_by_mlpinfer(job.folder, JOB_FILE):
         raise InputError(f"{job.folder}: expected a free name, found something else; move it away")
     begun = os.path.exists(plan) and any(name.startswith("part-") for name in os.listdir(job.folder))
     if begun and resume:
@@ -80,7 +80,7 @@ def begin_job(job: Job, *, resume: bool = False, overwrite: bool = False) -> dic
     is_empty_folder = job.to_folder and found is Found.PREDICTIONS and not os.listdir(job.out)
     if found is Found.PREDICTIONS and not overwrite and not is_empty_folder:
         raise InputError(f"{job.out}: expected a free name, found something; give overwrite (--overwrite)")
-    remove(job.folder, PLAN)
+    remove(job.folder, JOB_FILE)
     os.mkdir(job.folder, _folder_mode(job.out))
     with atomic_write(plan) as file:
         file.write(json.dumps(job.description, indent=1).encode())

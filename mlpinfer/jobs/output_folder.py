@@ -25,7 +25,7 @@ except ImportError:  # Windows has no such locks
 
 SCHEMA = "mlpinfer.predictions/1"
 #: The marks of the folder that a job runs in, and of a folder of predictions.
-PLAN, MANIFEST = "job.json", "manifest.json"
+JOB_FILE, MANIFEST = "job.json", "manifest.json"
 
 
 class Found(enum.Enum):
@@ -48,7 +48,7 @@ def find_output(out: str, *, folder: bool) -> Found:
     manifest = _read_mark(out, MANIFEST)
     if manifest is None:
         return Found.SOMETHING_ELSE
-    known, parts = {MANIFEST, PLAN}, manifest.get("parts")
+    known, parts = {MANIFEST, JOB_FILE}, manifest.get("parts")
     for part in parts if isinstance(parts, list) else ():
         name = part.get("file") if isinstance(part, dict) else None
         if isinstance(name, str):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlpinfer.io.data.npy import map_npy
 from mlpinfer.io.files import atomic_write, mode_of, move, set_mode
 from mlpinfer.jobs.job_folder import PartInfo, is_whole, part_info_path
-from mlpinfer.jobs.output_folder import MANIFEST, PLAN, Found, find_output, remove
+from mlpinfer.jobs.output_folder import JOB_FILE, MANIFEST, Found, find_output, remove
 from mlpinfer.jobs.tasks import Job, Task
 
 _PIECE_VALUES = 131_072
@@ -52,14 +52,14 @@ def finish(job: Job, parts: Sequence[PartInfo]) -> None:
             file.write(chunk)
     set_mode(whole, mode_of(job.out))
     move(whole, job.out)
-    remove(job.folder, PLAN)
+    remove(job.folder, JOB_FILE)
 
 
 def _finish_folder(job: Job, parts: Sequence[PartInfo]) -> None:
     manifest = {**job.description, "parts": [info._asdict() for info in parts]}
     with atomic_write(os.path.join(job.folder, MANIFEST)) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    ours = {PLAN, MANIFEST, *(info.file for info in parts), *map(_part_info_name, job.tasks)}
+    ours = {JOB_FILE, MANIFEST, *(info.file for info in parts), *map(_part_info_name, job.tasks)}
     for name in os.listdir(job.folder):
         if name not in ours:  # of a run that was killed
             os.unlink(os.path.join(job.folder, name))
@@ -78,7 +78,7 @@ def _finish_folder(job: Job, parts: Sequence[PartInfo]) -> None:
 
 def tidy(job: Job) -> None:
     """Remove from an output what only the run needed: a run may have been killed before it did so."""
-    for name in (PLAN, *map(_part_info_name, job.tasks)) if job.to_folder else ():
+    for name in (JOB_FILE, *map(_part_info_name, job.tasks)) if job.to_folder else ():
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(job.out, name))
 

@@ -133,6 +133,7 @@ def run_score_task(predictor: Predictor, task: ScoreTask, files: OpenFiles | Non
     DatasetError
         If rows or labels cannot be read, or labels do not fit the network.
     """
+    files = files or OpenFiles()
     x, truth = task.files.read(task.begin, task.end, files), _truth(task, files)
     x = x.reshape(len(x), -1)
     with np.errstate(all="ignore"):  # infinities and NaN are in the report
@@ -145,11 +146,16 @@ def run_score_task(predictor: Predictor, task: ScoreTask, files: OpenFiles | Non
         if part:
             part.check()
     backend = predictor.backend
-    worker = Worker(backend.device, backend.describe(), backend.name, predictor.evaluator)
+    worker = Worker(
+        device=backend.device,
+        name=backend.describe(),
+        backend=backend.name,
+        evaluator=predictor.evaluator,
+    )
     return Scored(len(x), accumulator, worker)
 
 
-def _truth(task: ScoreTask, files: OpenFiles | None) -> Array | None:
+def _truth(task: ScoreTask, files: OpenFiles) -> Array | None:
     if task.labels is None:
         return task.files.labels(task.begin, task.end, files)
     y = task.labels.read(task.begin, task.end, files)
@@ -233,8 +239,8 @@ def _report(
         for part in judged:
             accumulator.merge(part)
         found = accumulator.result() if judged else None
-    used = zip(*(part.by for part in scored), strict=True)
-    by = Worker(*(", ".join(sorted(set(names))) for names in used))
+    used = {name: sorted({getattr(part.by, name) for part in scored}) for name in Worker._fields}
+    by = Worker(**{name: ", ".join(found) for name, found in used.items()})
     size = predictor.batch_size
     full = sum(part.rows // size for part in scored)
     includes = ("read", *steps(predictor, "labels"), *(["metrics"] * bool(judged)))

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import pickle
@@ -372,3 +373,11 @@ def test_a_missing_package_is_a_line_with_the_command(run, tmp_path):
     assert (done.returncode, done.stderr) == (
         1, "mlpinfer: reading and writing ONNX needs onnx: pip install onnx\n",
     )  # fmt: skip
+
+
+def test_a_row_of_a_damaged_file_is_not_traced(run, tmp_path, mnist):
+    data = gzip.compress(idx.encode(mnist[0][:20]))
+    (tmp_path / "rows.gz").write_bytes(data[:-8])
+    done = run("inspect", shipped(), "--trace", "rows.gz:0")
+    assert done.returncode == 5
+    assert done.stderr.startswith("mlpinfer: rows.gz: cut short")

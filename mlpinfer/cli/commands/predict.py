@@ -78,8 +78,9 @@ def command(
     source = loading.open_inputs(inputs, network, reading, absolute=out is not None)
     predictor = loading.predictor_for(network, scale, source.rows.scale, running, on_cluster)
     if out is None:
-        with np.errstate(all="ignore"), loading.unchanged(*inputs):
+        with np.errstate(all="ignore"):
             _print(predictor, source.rows, values)
+        source.check()
         return
     job = tasks.split_job(predictor, source, out, output=values, rows_per_task=rows_per_task)
     if resume and job_folder.is_done(job):

@@ -42,7 +42,6 @@ def get_backend(device: str = "cpu") -> Backend:
 
 
 def _auto() -> Backend:
-
     from mlpinfer.engine.backends import cuda_probe
 
     # CuPy takes 0.3 s to import: try it only where the driver's library is.
@@ -55,7 +54,6 @@ def _auto() -> Backend:
 
 
 def _gpu(index: int) -> Backend:
-
     from mlpinfer.engine.backends import cuda_probe
 
     diagnosis = cuda_probe.diagnose(index)

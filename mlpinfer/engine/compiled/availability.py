@@ -1,8 +1,7 @@
-"""Kernels: a whole folded network evaluated by one compiled function, instead of array by array.
+"""Whether the compiled evaluator is there, and which instruction sets it can use on this machine.
 
-The C extension for the CPU is built when mlpinfer is installed where there is a C compiler. Without
-it, or told so by the environment variable ``MLPINFER_EVALUATOR``, the plan runs everything. One for the
-GPU is in preparation (`mlpinfer.engine.compiled.availability.fused`).
+The C extension is built when mlpinfer is installed where there is a C compiler. Without it, or if the
+environment variable ``MLPINFER_EVALUATOR`` says so, the array evaluator runs everything.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from mlpinfer._text import quoted
 from mlpinfer.errors import InputError
 
-#: "plan" turns the compiled evaluator off; a name of `Compiled.available` chooses its instruction set.
+#: ``plan`` chooses the array evaluator; a name of `Compiled.available` chooses an instruction set.
 VARIABLE = "MLPINFER_EVALUATOR"
 #: Right where it was emulated, but of unknown speed: not chosen unless it is named.
 _UNMEASURED = {"neon"}
@@ -24,8 +23,8 @@ _UNMEASURED = {"neon"}
 class Compiled:
     """The compiled evaluator on this machine.
 
-    `instruction_set` is the one that is used, None where the plan runs instead; `available` are all
-    that the processor runs, best first; `problem` and `fix` say why there is none.
+    `instruction_set` is the one that is used, None where the array evaluator runs instead; `available`
+    are all that the processor runs, best first; `problem` and `fix` say why there is none.
     """
 
     instruction_set: str | None

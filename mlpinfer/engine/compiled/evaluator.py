@@ -28,6 +28,8 @@ _CALLS_FOR_FEW_ROWS = 8
 _MIN_WORK_PER_THREAD = 12_000_000
 #: Overhead of a row, in multiply-adds.
 _WORK_PER_ROW = 2_000
+#: Names in the extension, but for leaky ReLU, which has a slope.
+_ACTIVATIONS = {"identity": "IDENTITY", "relu": "RELU", "tanh": "TANH"}
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
@@ -35,7 +37,8 @@ def fits(folded: Network) -> bool:
     """Return True if the extension can evaluate a folded network: float32, layers up to 4,096 wide."""
     from mlpinfer.engine.compiled import _cpu
 
-    return folded.layers[0].W.dtype == np.float32 and max(folded.sizes[1:]) <= _cpu.MAX_WIDTH
+    known = all(name in _ACTIVATIONS or activations.slope_of(name) is not None for name in folded.hidden)
+    return known and folded.layers[0].W.dtype == np.float32 and max(folded.sizes[1:]) <= _cpu.MAX_WIDTH
 
 
 class CompiledEvaluator(Evaluator):
@@ -106,4 +109,4 @@ def _activation(_cpu: Any, name: str) -> tuple[int, float]:
     slope = activations.slope_of(name)
     if slope is not None:
         return _cpu.LEAKY_RELU, slope
-    return {"identity": _cpu.IDENTITY, "relu": _cpu.RELU, "tanh": _cpu.TANH}[name], 0.0
+    return getattr(_cpu, _ACTIVATIONS[name]), 0.0

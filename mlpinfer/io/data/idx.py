@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlpinfer.io.archives import DEFLATE_RATIO, gzip_errors, unpack_into
 from mlpinfer.io.data.rows import PIXEL_SCALE, Rows, map_file
 from mlpinfer.io.errors import FormatError
-from mlpinfer.io.files import open_regular, read_into
+from mlpinfer.io.files import MAX_FILE_BYTES, open_regular, read_into
 
 if TYPE_CHECKING:
     import gzip
@@ -64,6 +64,8 @@ class IdxRows(Rows):
 
     def _read(self, begin: int, end: int) -> npt.NDArray[Any]:
         dtype, _, offset = self._header
+        if not self._plain and (end - begin) * self._row_bytes > MAX_FILE_BYTES:
+            raise FormatError(f"expected at most {MAX_FILE_BYTES} bytes, found more")
         x = np.empty((end - begin, *self.shape), dtype)
         at = offset + begin * self._row_bytes
         if self._plain:
@@ -98,6 +100,7 @@ class IdxRows(Rows):
             self._file = open_regular(self._path)
             self._source = _unpacked(self._file)
             if _read_header(self._source) != self._header:
+                self._close()
                 raise FormatError("changed while it was read, try again")
         with gzip_errors():
             self._source.seek(at)

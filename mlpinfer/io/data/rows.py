@@ -162,8 +162,9 @@ class JoinedRows(Rows):
                     f"{first.name}, found {part.shape} and {part.scale}"
                 )
         self.name, self.shape, self.scale = name, first.shape, first.scale
-        self.mapped = all(part.mapped for part in parts)
-        self._dtype = np.result_type(*(part.read(0, 0).dtype for part in parts))
+        dtypes = {part.read(0, 0).dtype for part in parts}
+        self._dtype = np.result_type(*dtypes)
+        self.mapped = len(dtypes) == 1 and all(part.mapped for part in parts)
         labels = [part.y for part in parts if part.y is not None]
         if len({y.shape[1:] for y in labels}) > 1:
             raise DatasetError(f"{name}: expected labels of one kind, found some of several columns")
@@ -184,7 +185,8 @@ class JoinedRows(Rows):
     def _read(self, begin: int, end: int) -> Array:
         i = bisect.bisect_right(self._starts, min(begin, self.samples - 1)) - 1
         if end <= self._starts[i + 1]:
-            return self._parts[i].read(begin - self._starts[i], end - self._starts[i])
+            x = self._parts[i].read(begin - self._starts[i], end - self._starts[i])
+            return x.astype(self._dtype, copy=False)
         x = np.empty((end - begin, *self.shape), self._dtype)
         most = max(1, _PIECE_BYTES * len(x) // x.nbytes)
         at = begin
@@ -197,5 +199,6 @@ class JoinedRows(Rows):
     def _map(self, begin: int, end: int) -> Array:
         i = bisect.bisect_right(self._starts, min(begin, self.samples - 1)) - 1
         if end <= self._starts[i + 1]:
-            return self._parts[i].map(begin - self._starts[i], end - self._starts[i])
+            x = self._parts[i].map(begin - self._starts[i], end - self._starts[i])
+            return x.astype(self._dtype, copy=False)
         return self._read(begin, end)

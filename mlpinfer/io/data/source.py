@@ -66,8 +66,9 @@ class OpenFiles:
         key = source, stamps
         with self._lock:
             rows = self._rows.pop(key, None)
-            if rows is None:
-                rows = open_files(source.paths, source.options)
+        # Not under the lock, because threads may open different files at once.
+        rows = rows or open_files(source.paths, source.options)
+        with self._lock:
             # The one that was used last is the last one.
             self._rows[key] = rows
             if len(self._rows) > _MAX_OPEN:
@@ -86,6 +87,12 @@ class OpenSource:
     stamps: tuple[Stamp, ...]
     rows: Rows
     files: OpenFiles
+
+    def check(self) -> None:
+        """Raise DatasetError if a file is another than when it was opened."""
+        for path, before in zip(self.source.paths, self.stamps, strict=True):
+            if not os.path.exists(path) or _stamp(path) != before:
+                raise DatasetError(f"{path}: changed while it was read, try again")
 
 
 def open_source(source: DataSource, absolute: bool = True) -> OpenSource:

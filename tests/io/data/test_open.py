@@ -546,3 +546,11 @@ def test_paths_that_lead_nowhere_are_data_that_is_refused(run, tmp_path, path):
     for command in (["score", "--data", path], ["predict", path], ["predict", path, "--out", "o.npy"]):
         done = run(*command)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (5, "", 1), command
+
+
+def test_rows_of_files_of_several_dtypes_have_one(tmp_path):
+    np.save(tmp_path / "1.npy", np.full((3, 2), 7, np.uint8))
+    np.save(tmp_path / "2.npy", np.full((3, 2), 0.5))
+    rows = open_rows([tmp_path])
+    for begin, end in ((0, 0), (0, 2), (2, 4), (4, 6)):
+        assert rows.read(begin, end).dtype == rows.map(begin, end).dtype == np.float64
