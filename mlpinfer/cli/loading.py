@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import click
 
@@ -32,12 +32,31 @@ _MAX_LOADED_BYTES = 2**30
 _NUMBERS = r"[+-]?[0-9.]+(e[+-]?[0-9]+)?(,[+-]?[0-9.]+(e[+-]?[0-9]+)?)*"
 
 
-def in_background(function: Callable[[], Result]) -> Future[Result]:
-    """Call a function in a thread of its own, which nobody waits for unless its result is wanted."""
-    executor = ThreadPoolExecutor(1)
-    future = executor.submit(function)
-    executor.shutdown(wait=False)
-    return future
+class Background(Generic[Result]):
+    """A function that is called in a thread of its own, which nobody waits for unless its result is wanted.
+
+    An executor of `concurrent.futures` would import logging, which takes longer than many a command.
+    """
+
+    def __init__(self, function: Callable[[], Result]) -> None:
+        self._function = function
+        self._outcome: Result | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Result:
+        """Wait for the function, and return or raise what it did."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return cast(Result, self._outcome)
 
 
 def load_network(file: str | None, layers: NetworkOptions, scale: float | None = None) -> Network:

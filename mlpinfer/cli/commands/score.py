@@ -106,7 +106,7 @@ def command(
         found = _on_cluster(network, data, labels, reading, scale, running, cluster)
     else:
         # The test set is unpacked in the background while NumPy and the weights are loaded.
-        mnist = loading.in_background(loading.load_mnist) if data is None else None
+        mnist = loading.Background(loading.load_mnist) if data is None else None
         with loading.unchanged(data, labels):
             network = loading.load_network(weights, layers)
             dataset = mnist.result() if mnist else loading.load_dataset(data, labels, network, reading)
