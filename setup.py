@@ -8,6 +8,7 @@ import sysconfig
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 FOLDER = "mlpinfer/engine/compiled/src"
 X86_64 = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -26,13 +27,30 @@ class BuildExtension(build_ext):
                 extra_postargs=[*extension.extra_compile_args, f"-march={name}"],
                 depends=extension.depends,
             )
+        if self.plat_name.endswith("x86_64"):
+            self._add_amx(extension)
         super().build_extension(extension)
+
+    def _add_amx(self, extension):
+        """Add the evaluator for AMX where the compiler knows its instructions: GCC from 11, Clang from 12."""
+        flags = ["-march=x86-64-v4", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+        try:
+            extension.extra_objects += self.compiler.compile(
+                [f"{FOLDER}/amx.c"],
+                output_dir=self.build_temp,
+                extra_postargs=[*extension.extra_compile_args, *flags],
+                depends=extension.depends,
+            )
+        except CompileError:
+            self.announce("the compiler has no AMX: its evaluator is left out", level=2)
+        else:
+            extension.define_macros.append(("HAVE_AMX", None))
 
 
 extension = Extension(
     "mlpinfer.engine.compiled._cpu",
-    sources=[f"{FOLDER}/module.c", f"{FOLDER}/neon.c"],
-    depends=[f"{FOLDER}/{name}.h" for name in ("evaluate-inl", "network", "simd")],
+    sources=[f"{FOLDER}/{name}.c" for name in ("module", "neon", "amx_emulated")],
+    depends=[f"{FOLDER}/{name}.h" for name in ("evaluate-inl", "network", "simd", "tiles", "tiles-inl")],
     # Products and sums in one instruction, with one rounding, where the processor has it.
     extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=fast", "-Wall", "-Wextra"],
     optional=True,

@@ -158,9 +158,21 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
 
 /* -- layers --------------------------------------------------------------------------------------- */
 
+#if defined(TILES)
+#include "tiles-inl.h"
+enum { UNIT = PAIR };
+#else
+enum { UNIT = MR };
+#endif
+
 /* z (rows, stride) = x (rows, inputs) @ W, each row dense or sparse by its own count of zeros. */
-INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z)
+INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z, void *tiles)
 {
+#if defined(TILES)
+    if (dtype == UINT8 && layer->digits) return multiply_by_digits(layer, x, rows, z);
+    if (dtype == FLOAT32 && layer->parts) return multiply_by_parts(layer, x, layer->inputs, rows, tiles, z);
+#endif
+    (void)tiles;
     _Alignas(ALIGNMENT) float cast[MR][MAX_CHUNK];
     const float *dense[MAX_ROWS];
     float *to[MAX_ROWS];
@@ -242,8 +254,16 @@ static void add_bias_and_activate(const Layer *layer, ptrdiff_t column, ptrdiff_
 }
 
 /* z (rows, stride) = h(a (rows, a_stride) @ W + b), panel by panel, while a panel of z is in the cache. */
-static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
+static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z, void *tiles)
 {
+#if defined(TILES)
+    if (layer->parts) {
+        multiply_by_parts(layer, a, a_stride, rows, tiles, z);
+        add_bias_and_activate(layer, 0, layer->stride, rows, z);
+        return;
+    }
+#endif
+    (void)tiles;
     const float *from[MAX_ROWS];
     float *to[MAX_ROWS];
     for (int r = 0; r < rows; r++) {
@@ -277,15 +297,16 @@ static void evaluate_block(const Network *network, const void *x, const Dtype dt
 {
     const Layer *layer = network->layers;
     float *const buffers[2] = {workspace, workspace + network->rows * network->widest}, *z = buffers[0];
+    void *const tiles = workspace + 2 * network->rows * network->widest;
     if (dtype == UINT8)
-        first_layer(layer, x, UINT8, rows, z);
+        first_layer(layer, x, UINT8, rows, z, tiles);
     else
-        first_layer(layer, x, FLOAT32, rows, z);
+        first_layer(layer, x, FLOAT32, rows, z, tiles);
     add_bias_and_activate(layer, 0, layer->stride, rows, z);
     for (ptrdiff_t i = 1; i < network->count; i++) {
         float *a = z;
         z = buffers[i % 2];
-        next_layer(layer + 1, a, layer->stride, rows, z);
+        next_layer(layer + 1, a, layer->stride, rows, z, tiles);
         layer++;
     }
     for (int r = 0; r < rows; r++, z += layer->stride) {
@@ -301,10 +322,10 @@ static void evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff
 {
     ptrdiff_t inputs = network->layers[0].inputs, outputs = network->layers[network->count - 1].outputs;
     for (ptrdiff_t done = 0, n; done < rows; done += n) {
-        /* What is left of the batch is cut into even blocks of whole micro-tiles. */
+        /* What is left of the batch is cut into even blocks of whole units. */
         ptrdiff_t batch = at_most(batch_size - done % batch_size, rows - done);
         ptrdiff_t blocks = (batch + network->rows - 1) / network->rows;
-        n = at_most(((batch + blocks - 1) / blocks + MR - 1) / MR * MR, batch);
+        n = at_most(((batch + blocks - 1) / blocks + UNIT - 1) / UNIT * UNIT, batch);
         Output here = {out.labels ? out.labels + done : NULL, out.logits ? out.logits + done * outputs : NULL};
         evaluate_block(network, element(x, dtype, done * inputs), dtype, (int)n, workspace, here);
     }

@@ -23,12 +23,18 @@ typedef struct {
     ptrdiff_t chunk; /* inputs of the first layer that are taken at a time: chunk x stride of W stays in L2 */
     const float *W; /* panels of columns, one behind the other, each (inputs, panel); zero behind the outputs */
     const float *b; /* (stride,), likewise */
+    /* Tiles of W, NULL where there are none: parts for inputs of float32, digits and the columns' scales for bytes. */
+    const uint16_t *parts;
+    const int8_t *digits;
+    const float *scales;
+    void *tiles; /* what holds them */
 } Layer;
 
 typedef struct {
     ptrdiff_t count;
     ptrdiff_t widest; /* stride */
     ptrdiff_t rows;   /* of a block: their values stay in L2 */
+    ptrdiff_t tile_workspace; /* bytes for a block of rows in tiles */
     const Layer *layers;
     float cut; /* with one output: the logit above which the label is 1 */
 } Network;
@@ -49,19 +55,25 @@ typedef struct {
 } Output;
 
 /* Evaluates contiguous rows, no two batches together, in a workspace of 2 x `network->rows` x widest
- * floats, aligned. Cannot fail. */
+ * floats and `network->tile_workspace` bytes, aligned. Cannot fail. */
 typedef void Evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows,
                       ptrdiff_t batch_size, float *workspace, Output out);
 
 typedef struct {
     const char *name;
     int lanes; /* floats in a vector */
-    int MR, NR; /* rows, and vectors of columns, whose sums the micro-kernel holds; a panel has NR vectors */
+    int NR;    /* vectors of a panel */
+    int unit;  /* rows that are computed together, or a multiple: blocks are cut into these */
     Evaluate *evaluate;
+    /* Where products are made by tiles: bytes that a layer's weights take, and what fills them, which are zero. */
+    ptrdiff_t (*tile_bytes)(const Layer *layer, int first);
+    void (*pack_tiles)(Layer *layer, const float *W, int first, void *memory);
 } InstructionSet;
 
+extern const InstructionSet amx_emulated;
+
 #if defined(__x86_64__)
-extern const InstructionSet x86_64_v2, x86_64_v3, x86_64_v4;
+extern const InstructionSet x86_64_v2, x86_64_v3, x86_64_v4, amx;
 #elif defined(__aarch64__)
 extern const InstructionSet neon;
 #endif

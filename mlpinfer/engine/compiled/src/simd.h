@@ -36,6 +36,7 @@ typedef int32_t mask __attribute__((vector_size(4 * LANES)));
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE vec to_float(const int32_t *p) { return __builtin_convertvector(*(const mask *)p, vec); }
 INLINE vec where(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
 
 INLINE size_t size_of(const Dtype dtype) { return dtype == UINT8 ? sizeof(uint8_t) : sizeof(float); }

@@ -1,0 +1,125 @@
+/* The tile instructions of AMX that the evaluator needs, or the same in plain C where TILES_EMULATED is defined.
+ *
+ * Tiles are numbered 0 to 7. Tiles 0 to 3 hold sums, (rows, 16) of 32 bits each; tiles 4 and 5 hold rows of inputs;
+ * tiles 6 and 7 hold weights. Tiles 0, 1 and 4 have as many rows as the first group of rows, tiles 2, 3 and 5 as
+ * many as the second. A row of a tile is 64 bytes. */
+#ifndef MLPINFER_TILES_H
+#define MLPINFER_TILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { TILE_ROWS = 16, TILE_BYTES = 1024 };
+
+/* Return the rows of each tile for groups of `first` and `second` rows. */
+static inline void tile_rows(uint8_t *rows, int first, int second)
+{
+    const int wanted[8] = {first, first, second, second, first, second, TILE_ROWS, TILE_ROWS};
+    for (int i = 0; i < 8; i++) rows[i] = (uint8_t)(wanted[i] ? wanted[i] : 1);
+}
+
+#if !defined(TILES_EMULATED)
+
+#include <immintrin.h>
+
+#define TILE_ZERO(t) _tile_zero(t)
+#define TILE_LOAD(t, from, stride) _tile_loadd(t, from, (size_t)(stride))
+#define TILE_STORE(t, to, stride) _tile_stored(t, to, (size_t)(stride))
+#define TILE_BF16(sums, rows, weights) _tile_dpbf16ps(sums, rows, weights)
+#define TILE_U8S8(sums, rows, weights) _tile_dpbusd(sums, rows, weights)
+
+/* The configuration belongs to the calling thread, and the kernel saves it with the thread's registers. */
+static inline void tiles_configure(int first, int second)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int i = 0; i < 8; i++) config.row_bytes[i] = 64;
+    tile_rows(config.rows, first, second);
+    _tile_loadconfig(&config);
+}
+
+/* Give the tiles back, so that switches of context need not save them. */
+static inline void tiles_release(void) { _tile_release(); }
+
+#else
+
+/* The registers of this thread. */
+static _Thread_local struct {
+    uint8_t rows[8];
+    unsigned char bytes[8][TILE_BYTES];
+} tiles;
+
+static inline void tiles_configure(int first, int second)
+{
+    tile_rows(tiles.rows, first, second);
+    memset(tiles.bytes, 0, sizeof(tiles.bytes));
+}
+
+/* Sums that nobody should read any more become NaN. */
+static inline void tiles_release(void) { memset(&tiles, 0xFF, sizeof(tiles)); }
+
+static inline void TILE_ZERO(int t) { memset(tiles.bytes[t], 0, TILE_BYTES); }
+
+static inline void TILE_LOAD(int t, const void *from, ptrdiff_t stride)
+{
+    for (int r = 0; r < tiles.rows[t]; r++) memcpy(tiles.bytes[t] + 64 * r, (const char *)from + r * stride, 64);
+}
+
+static inline void TILE_STORE(int t, void *to, ptrdiff_t stride)
+{
+    for (int r = 0; r < tiles.rows[t]; r++) memcpy((char *)to + r * stride, tiles.bytes[t] + 64 * r, 64);
+}
+
+/* A bfloat16 is the upper half of a float. Subnormal numbers count as zero. */
+static inline float tile_float(const unsigned char *at)
+{
+    uint16_t half;
+    memcpy(&half, at, sizeof(half));
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return (bits & 0x7F800000) ? value : 0 * value;
+}
+
+static inline float tile_flush(float value) { return value > -0x1p-126f && value < 0x1p-126f ? 0 * value : value; }
+
+/* Even and odd inputs are summed apart, by fused multiply-adds, and both sums are added to what is there. */
+static inline void TILE_BF16(int sums, int rows, int weights)
+{
+    for (int r = 0; r < tiles.rows[sums]; r++) {
+        float sum[16], even[16] = {0}, odd[16] = {0};
+        memcpy(sum, tiles.bytes[sums] + 64 * r, 64);
+        for (int k = 0; k < 16; k++) {
+            const float a = tile_float(tiles.bytes[rows] + 64 * r + 4 * k);
+            const float b = tile_float(tiles.bytes[rows] + 64 * r + 4 * k + 2);
+            for (int i = 0; i < 16; i++) {
+                const unsigned char *w = tiles.bytes[weights] + 64 * k + 4 * i;
+                even[i] = tile_flush(__builtin_fmaf(a, tile_float(w), even[i]));
+                odd[i] = tile_flush(__builtin_fmaf(b, tile_float(w + 2), odd[i]));
+            }
+        }
+        for (int i = 0; i < 16; i++) sum[i] = tile_flush(sum[i] + tile_flush(even[i] + odd[i]));
+        memcpy(tiles.bytes[sums] + 64 * r, sum, 64);
+    }
+}
+
+static inline void TILE_U8S8(int sums, int rows, int weights)
+{
+    for (int r = 0; r < tiles.rows[sums]; r++) {
+        int32_t sum[16];
+        memcpy(sum, tiles.bytes[sums] + 64 * r, 64);
+        for (int k = 0; k < 64; k++)
+            for (int i = 0; i < 16; i++)
+                sum[i] += tiles.bytes[rows][64 * r + k] *
+                          (int8_t)tiles.bytes[weights][64 * (k / 4) + 4 * i + k % 4];
+        memcpy(tiles.bytes[sums] + 64 * r, sum, 64);
+    }
+}
+
+#endif
+
+#endif
