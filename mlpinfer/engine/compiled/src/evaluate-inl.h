@@ -226,7 +226,7 @@ INLINE vec tanh_of(vec x)
     q = q * y + 2.58718529999e-2f;
     q = q * y + 0.467132073687f;
     q = q * y + 1.0f;
-    return x * p / q;
+    return divide(x * p, q);
 }
 
 /* z = h(z + b) of `width` columns from one on. The bias comes last: where it is large, folded from the layer
@@ -240,7 +240,7 @@ INLINE void finish(const Layer *layer, const Activation activation, ptrdiff_t co
         for (ptrdiff_t i = 0; i < width; i += LANES) {
             vec v = load(z + i) + load(layer->b + column + i);
             if (activation == TANH) v = tanh_of(v);
-            if (activation == RELU) v = where(v < zero, zero, v); /* NaN stays NaN */
+            if (activation == RELU) v = relu(v);
             if (activation == LEAKY_RELU) v = where(v > zero, v, v * layer->slope);
             store(z + i, v);
         }

@@ -122,47 +122,77 @@ static ptrdiff_t tile_bytes(const Layer *layer, int first)
 
 /* -- float32 -------------------------------------------------------------------------------------- */
 
-/* Split `count` <= 32 values into parts that are truncated, so that no part is rounded to infinity; zeros behind
- * them. Return 0 if a value does not fit. */
+#if defined(__AVX512BW__) && !defined(TILES_EMULATED)
+
+/* The largest of the sizes that were seen, and the smallest but zero. The size of a float is its bits without the
+ * sign, which are in the order of its absolute value. */
+typedef struct {
+    __m512i largest, smallest;
+} Sizes;
+
+INLINE void see(Sizes *sizes, __m512 values)
+{
+    const __m512i size = _mm512_slli_epi32(_mm512_castps_si512(values), 1);
+    sizes->largest = _mm512_max_epu32(sizes->largest, size);
+    /* Zero becomes the largest of all. */
+    sizes->smallest = _mm512_min_epu32(sizes->smallest, _mm512_sub_epi32(size, _mm512_set1_epi32(1)));
+}
+
+/* Write the parts of 32 values into three tiles. They are truncated, so that none is rounded to infinity. */
+INLINE void split_step(__m512 first, __m512 second, Sizes *sizes, char *to)
+{
+    const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000);
+    const __m512i odd = _mm512_add_epi32(
+        _mm512_set1_epi32(0x00030001),
+        _mm512_slli_epi32(_mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                             _mm512_set1_epi32(0x00010001)), 2));
+    see(sizes, first);
+    see(sizes, second);
+    UNROLL for (int p = 0; p < PARTS; p++, to += TILE_BYTES) {
+        const __m512i a = _mm512_castps_si512(first), b = _mm512_castps_si512(second);
+        _mm512_store_si512(to, _mm512_permutex2var_epi16(a, odd, b));
+        first = _mm512_sub_ps(first, _mm512_castsi512_ps(_mm512_and_si512(a, upper)));
+        second = _mm512_sub_ps(second, _mm512_castsi512_ps(_mm512_and_si512(b, upper)));
+    }
+}
+
+/* Split `count` values of a row into one row of as many tiles as they need, zeros behind them. Return 0 if a value
+ * does not fit. */
 INLINE int split(const float *x, ptrdiff_t count, char *to)
 {
-#if defined(__AVX512BW__) && !defined(TILES_EMULATED)
-    const __mmask32 valid = (__mmask32)(0xFFFFFFFFu >> (32 - count));
-    const __m512i upper = _mm512_set1_epi32((int)0xFFFF0000), least = _mm512_set1_epi32(27 << 24),
-                  range = _mm512_set1_epi32((int)(200u << 24)),
-                  odd = _mm512_add_epi16(_mm512_set1_epi16(1), _mm512_slli_epi16(_mm512_set_epi16(
-                      31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5,
-                      4, 3, 2, 1, 0), 1));
-    __m512 values[2] = {_mm512_maskz_loadu_ps((__mmask16)valid, x), _mm512_setzero_ps()};
-    if (count > 16) values[1] = _mm512_maskz_loadu_ps((__mmask16)(valid >> 16), x + 16);
-    __mmask16 lost = 0;
-    UNROLL for (int i = 0; i < 2; i++) {
-        /* Without its sign, a float's bits are in the order of its size. */
-        const __m512i size = _mm512_slli_epi32(_mm512_castps_si512(values[i]), 1);
-        lost |= _mm512_mask_cmpgt_epu32_mask(_mm512_test_epi32_mask(size, size), _mm512_sub_epi32(size, least), range);
+    Sizes sizes = {_mm512_setzero_si512(), _mm512_set1_epi32(-1)};
+    for (; count >= PART_INPUTS; count -= PART_INPUTS, x += PART_INPUTS, to += PARTS * TILE_BYTES)
+        split_step(_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), &sizes, to);
+    if (count) {
+        const uint32_t valid = (1u << count) - 1;
+        const __m512 first = _mm512_maskz_loadu_ps((__mmask16)valid, x);
+        split_step(first, count > 16 ? _mm512_maskz_loadu_ps((__mmask16)(valid >> 16), x + 16) : _mm512_setzero_ps(), &sizes,
+                   to);
     }
-    UNROLL for (int p = 0; p < PARTS; p++) {
-        const __m512i first = _mm512_castps_si512(values[0]), second = _mm512_castps_si512(values[1]);
-        _mm512_store_si512(to + p * TILE_BYTES, _mm512_permutex2var_epi16(first, odd, second));
-        values[0] = _mm512_sub_ps(values[0], _mm512_castsi512_ps(_mm512_and_si512(first, upper)));
-        values[1] = _mm512_sub_ps(values[1], _mm512_castsi512_ps(_mm512_and_si512(second, upper)));
-    }
-    return !lost;
+    const __m512i least = _mm512_set1_epi32((int)(2 * bits_of(SMALLEST_IN_PARTS) - 1)),
+                  most = _mm512_set1_epi32((int)(2 * bits_of(LARGEST_IN_PARTS)));
+    return !(_mm512_cmplt_epu32_mask(sizes.smallest, least) | _mm512_cmpgt_epu32_mask(sizes.largest, most));
+}
+
 #else
+
+INLINE int split(const float *x, ptrdiff_t count, char *to)
+{
     int fit = 1;
-    for (int k = 0; k < PART_INPUTS; k++) {
+    for (ptrdiff_t k = 0; k < (count + PART_INPUTS - 1) / PART_INPUTS * PART_INPUTS; k++) {
         float left = k < count ? x[k] : 0;
         fit &= fits_parts(left);
         for (int p = 0; p < PARTS; p++) {
             const uint32_t bits = bits_of(left);
             const uint16_t part = (uint16_t)(bits >> 16);
-            memcpy(to + p * TILE_BYTES + 2 * k, &part, sizeof(part));
+            memcpy(to + (k / PART_INPUTS * PARTS + p) * TILE_BYTES + k % PART_INPUTS * 2, &part, sizeof(part));
             left -= value_of(bits & 0xFFFF0000);
         }
     }
     return fit;
-#endif
 }
+
+#endif
 
 /* z[16 r, 16 c] (+)= a @ W for `groups` x `columns` tiles of sums, 1 or 2 each. */
 INLINE void parts_kernel(const int groups, const int columns, const char *a, ptrdiff_t steps, const char *W, float *z,
@@ -244,11 +274,7 @@ static void multiply_by_parts(const Layer *layer, const float *a, ptrdiff_t a_st
         const ptrdiff_t inputs = at_most(layer->inputs - from, MAX_CHUNK), steps = steps_of(inputs, PART_INPUTS);
         for (int r = 0; r < rows; r++) {
             char *to = workspace + r / TILE_ROWS * steps * PARTS * TILE_BYTES + r % TILE_ROWS * 64;
-            const float *x = a + r * a_stride + from;
-            int fit = 1;
-            for (ptrdiff_t k = 0; k < inputs; k += PART_INPUTS, to += PARTS * TILE_BYTES)
-                fit &= split(x + k, at_most(inputs - k, PART_INPUTS), to);
-            lost[r] |= !fit;
+            lost[r] |= !split(a + r * a_stride + from, inputs, to);
         }
         multiply_parts(layer, from, steps, rows, workspace, z);
     }
