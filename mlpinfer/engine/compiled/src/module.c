@@ -225,7 +225,7 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
         ptrdiff_t inputs = 0;
         for (Py_ssize_t i = 0; i < count; i++)
             if (layers[i].inputs > inputs) inputs = layers[i].inputs;
-        self->network.tile_workspace = rows * ((between(1, inputs, MAX_CHUNK) + 31) / 32 * 32) * 6;
+        self->network.tile_workspace = MAX_ROWS + ALIGNMENT + rows * ((between(1, inputs, MAX_CHUNK) + 31) / 32 * 32) * 6;
     }
     return 0;
 }
@@ -289,7 +289,7 @@ static int is_result(const Py_buffer *view, const char *formats, Py_ssize_t item
 }
 
 /* labels(x, out, batch_size) or logits(x, out, batch_size). */
-static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
+static PyObject *run(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
 {
     const Network *network = &self->network;
     Py_ssize_t columns = labels ? 1 : network->layers[network->count - 1].outputs, rows;
@@ -309,7 +309,7 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
     }
     int done = 0;
     if (is_result(&y, labels ? "lq" : "f", itemsize, rows * columns)) {
-        Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
+        const Call call = {network, x.buf, dtype, rows, batch_size, {labels ? y.buf : NULL, labels ? NULL : y.buf}};
         _Alignas(ALIGNMENT) float small[ON_STACK];
         void *large = NULL;
         float *workspace = small;
@@ -320,7 +320,7 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
         }
         if (workspace) {
             Py_BEGIN_ALLOW_THREADS
-            self->set->evaluate(network, x.buf, dtype, rows, batch_size, workspace, out);
+            self->set->evaluate(&call, workspace);
             Py_END_ALLOW_THREADS
             done = 1;
         } else
@@ -337,12 +337,12 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
 
 static PyObject *packed_network_labels(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
 {
-    return call((PackedNetwork *)self, args, n_args, 1);
+    return run((PackedNetwork *)self, args, n_args, 1);
 }
 
 static PyObject *packed_network_logits(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
 {
-    return call((PackedNetwork *)self, args, n_args, 0);
+    return run((PackedNetwork *)self, args, n_args, 0);
 }
 
 /* -- the module ------------------------------------------------------------------------------------ */

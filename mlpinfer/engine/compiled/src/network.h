@@ -54,10 +54,36 @@ typedef struct {
     float *logits;
 } Output;
 
-/* Evaluates contiguous rows, no two batches together, in a workspace of 2 x `network->rows` x widest
- * floats and `network->tile_workspace` bytes, aligned. Cannot fail. */
-typedef void Evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows,
-                      ptrdiff_t batch_size, float *workspace, Output out);
+/* Contiguous rows to evaluate, no two batches together. */
+typedef struct {
+    const Network *network;
+    const void *x;
+    Dtype dtype;
+    ptrdiff_t rows, batch_size;
+    Output out;
+} Call;
+
+/* Return how many rows from `done` on are evaluated together: even blocks of what is left of the batch, of whole units. */
+static inline ptrdiff_t next_block(const Call *call, ptrdiff_t done, ptrdiff_t unit)
+{
+    ptrdiff_t left = call->rows - done, batch = call->batch_size - done % call->batch_size;
+    if (batch > left) batch = left;
+    ptrdiff_t blocks = (batch + call->network->rows - 1) / call->network->rows;
+    ptrdiff_t rows = ((batch + blocks - 1) / blocks + unit - 1) / unit * unit;
+    return rows < batch ? rows : batch;
+}
+
+/* Return where results go from row `done` on. */
+static inline Output output_from(const Call *call, ptrdiff_t done)
+{
+    const ptrdiff_t outputs = call->network->layers[call->network->count - 1].outputs;
+    Output out = {call->out.labels ? call->out.labels + done : NULL, call->out.logits ? call->out.logits + done * outputs : NULL};
+    return out;
+}
+
+/* Evaluates all rows in a workspace of 2 x `network->rows` x widest floats and `network->tile_workspace` bytes,
+ * aligned. Cannot fail. */
+typedef void Evaluate(const Call *call, float *workspace);
 
 typedef struct {
     const char *name;

@@ -11,6 +11,7 @@
 enum {
     PARTS = 3,
     PART_INPUTS = 32,   /* of a tile of parts */
+    PART_STEP = PARTS * TILE_BYTES,
     DIGITS = 3,
     DIGIT_INPUTS = 64,  /* of a tile of digits */
     MOST_DIGIT_INPUTS = 65536, /* 255 x 127 x inputs must fit 31 bits */
@@ -19,6 +20,12 @@ enum {
 /* Values outside have parts that bfloat16 loses, or sums that may overflow. */
 #define SMALLEST_IN_PARTS 0x1p-100f
 #define LARGEST_IN_PARTS 0x1p100f
+
+/* Rows that have been split, and which of them cannot be. */
+typedef struct {
+    uint8_t lost[MAX_ROWS];
+    _Alignas(64) char inputs[];
+} TileWorkspace;
 
 INLINE ptrdiff_t steps_of(ptrdiff_t inputs, ptrdiff_t step) { return (inputs + step - 1) / step; }
 
@@ -44,17 +51,16 @@ INLINE int fits_parts(float value)
     return size == 0 || (size >= SMALLEST_IN_PARTS && size <= LARGEST_IN_PARTS);
 }
 
-/* Write the tiles of each pair of columns one behind the other: (steps, PARTS, 1 or 2 tiles). */
+/* Write (steps, PARTS) tiles for every 16 columns. */
 static void pack_parts(const Layer *layer, const float *W, uint16_t *parts)
 {
     const ptrdiff_t steps = steps_of(layer->inputs, PART_INPUTS);
     for (ptrdiff_t column = 0; column < layer->outputs; column++) {
-        const ptrdiff_t pair = column / PAIR, n = at_most(2, layer->stride / TILE_ROWS - 2 * pair);
         for (ptrdiff_t k = 0; k < layer->inputs; k++) {
             float left = W[k * layer->outputs + column];
             for (int p = 0; p < PARTS; p++) {
                 const uint32_t bits = bits_of(left), rounded = bits + 0x7FFF + (bits >> 16 & 1);
-                const ptrdiff_t tile = pair * steps * PARTS * 2 + (k / PART_INPUTS * PARTS + p) * n + column % PAIR / TILE_ROWS;
+                const ptrdiff_t tile = (column / TILE_ROWS * steps + k / PART_INPUTS) * PARTS + p;
                 parts[tile * TILE_BYTES / 2 + k % PART_INPUTS / 2 * 32 + column % TILE_ROWS * 2 + k % 2] =
                     (uint16_t)(rounded >> 16);
                 left -= value_of(rounded & 0xFFFF0000);
@@ -63,14 +69,12 @@ static void pack_parts(const Layer *layer, const float *W, uint16_t *parts)
     }
 }
 
-/* Write the tiles of each pair of columns one behind the other, (DIGITS, steps, 1 or 2 tiles), the largest digits
- * first, and the scale of each column. Return 0 where a column's largest weight is so large that the others would
+/* Write (DIGITS, steps) tiles for every 16 columns, the largest digits first, and the scale of each column. Return 0 where a column's largest weight is so large that the others would
  * lose more than float32 sums do. */
 static int pack_digits(const Layer *layer, const float *W, int8_t *digits, float *scales)
 {
     const ptrdiff_t steps = steps_of(layer->inputs, DIGIT_INPUTS);
     for (ptrdiff_t column = 0; column < layer->outputs; column++) {
-        const ptrdiff_t pair = column / PAIR, n = at_most(2, layer->stride / TILE_ROWS - 2 * pair);
         double most = 0, sum = 0, count = 0;
         for (ptrdiff_t k = 0; k < layer->inputs; k++) {
             const double size = __builtin_fabs((double)W[k * layer->outputs + column]);
@@ -85,7 +89,7 @@ static int pack_digits(const Layer *layer, const float *W, int8_t *digits, float
             int32_t left = (int32_t)(scaled + (scaled < 0 ? -0.5 : 0.5));
             for (int d = DIGITS - 1; d >= 0; d--) {
                 const int8_t digit = (int8_t)left;
-                const ptrdiff_t tile = pair * steps * DIGITS * 2 + (d * steps + k / DIGIT_INPUTS) * n + column % PAIR / TILE_ROWS;
+                const ptrdiff_t tile = (column / TILE_ROWS * DIGITS + d) * steps + k / DIGIT_INPUTS;
                 digits[tile * TILE_BYTES + k % DIGIT_INPUTS / 4 * 64 + column % TILE_ROWS * 4 + k % 4] = digit;
                 left = (left - digit) / 256;
             }
@@ -194,157 +198,256 @@ INLINE int split(const float *x, ptrdiff_t count, char *to)
 
 #endif
 
-/* z[16 r, 16 c] (+)= a @ W for `groups` x `columns` tiles of sums, 1 or 2 each. */
-INLINE void parts_kernel(const int groups, const int columns, const char *a, ptrdiff_t steps, const char *W, float *z,
-                         ptrdiff_t stride, int first)
+/* -- kernels -------------------------------------------------------------------------------------- */
+
+/* Where tiles lie, in bytes. Sums are (groups of 16 rows, 16 columns each). Inputs: from a row to the next, from a
+ * group of 16 rows to the next, and from a step to the next. Weights: from 16 columns to the next, and from a step to
+ * the next. Parts of one step follow each other. */
+typedef struct {
+    char *at;
+    ptrdiff_t row, group;
+} Sums;
+typedef struct {
+    const char *at;
+    ptrdiff_t row, group, step;
+} Inputs;
+typedef struct {
+    const char *at;
+    ptrdiff_t column, step;
+} Weights;
+typedef enum { PARTS_OF_FLOATS, DIGIT_OF_BYTES } Operands;
+
+/* Call TILE_LOAD or TILE_STORE on the sums that there are; `i` rows down or `j` columns to the right. */
+#define EACH_SUM(groups, columns, sums, CALL) \
+    if (groups == 2 && columns == 2) { \
+        CALL(0, sums.at, sums.row); \
+        CALL(1, sums.at + 64, sums.row); \
+        CALL(2, sums.at + sums.group, sums.row); \
+        CALL(3, sums.at + sums.group + 64, sums.row); \
+    } else { \
+        const ptrdiff_t next = groups > 1 ? sums.group : 64; \
+        CALL(0, sums.at, sums.row); \
+        if (groups > 1 || columns > 1) { CALL(1, sums.at + next, sums.row); } \
+        if (groups > 2 || columns > 2) { CALL(2, sums.at + 2 * next, sums.row); } \
+        if (groups > 3) { CALL(3, sums.at + 3 * next, sums.row); } \
+    }
+
+INLINE void begin_sums(const int groups, const int columns, Sums sums, int first)
 {
-    const ptrdiff_t row = stride * (ptrdiff_t)sizeof(float), group = steps * PARTS * TILE_BYTES;
-    float *const below = z + TILE_ROWS * stride;
     if (first) {
         TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
     } else {
-        TILE_LOAD(0, z, row);
-        if (columns == 2) TILE_LOAD(1, z + TILE_ROWS, row);
-        if (groups == 2) TILE_LOAD(2, below, row);
-        if (groups == 2 && columns == 2) TILE_LOAD(3, below + TILE_ROWS, row);
+        EACH_SUM(groups, columns, sums, TILE_LOAD)
     }
-    for (ptrdiff_t k = 0; k < steps; k++, a += PARTS * TILE_BYTES, W += PARTS * columns * TILE_BYTES) {
+}
+
+INLINE void end_sums(const int groups, const int columns, Sums sums)
+{
+    EACH_SUM(groups, columns, sums, TILE_STORE)
+}
+
+#define DOT(sums, a, w) \
+    if (operands == PARTS_OF_FLOATS) { TILE_BF16(sums, a, w); } else { TILE_U8S8(sums, a, w); }
+
+/* Add products to 2 x 2 tiles of sums, or to 1 x up to 3, or to up to 4 x 1. */
+INLINE void add_products(const Operands operands, const int groups, const int columns, Inputs a, Weights W, ptrdiff_t steps)
+{
+    for (ptrdiff_t k = 0; k < steps; k++, a.at += a.step, W.at += W.step) {
+        if (groups == 2 && columns == 2) {
 #define INPUTS(p) \
-    TILE_LOAD(4, a + p * TILE_BYTES, 64); \
-    if (groups == 2) TILE_LOAD(5, a + group + p * TILE_BYTES, 64);
+    TILE_LOAD(4, a.at + p * TILE_BYTES, a.row); \
+    TILE_LOAD(5, a.at + a.group + p * TILE_BYTES, a.row);
 #define WEIGHTS(p) \
-    TILE_LOAD(6, W + p * columns * TILE_BYTES, 64); \
-    if (columns == 2) TILE_LOAD(7, W + (p * columns + 1) * TILE_BYTES, 64);
-#define MULTIPLY \
-    TILE_BF16(0, 4, 6); \
-    if (columns == 2) TILE_BF16(1, 4, 7); \
-    if (groups == 2) TILE_BF16(2, 5, 6); \
-    if (groups == 2 && columns == 2) TILE_BF16(3, 5, 7);
-        /* Each product has one operand in common with the one before it. */
-        INPUTS(0) WEIGHTS(2) MULTIPLY
-        WEIGHTS(1) MULTIPLY
-        INPUTS(1) MULTIPLY
-        WEIGHTS(0) MULTIPLY
-        INPUTS(2) MULTIPLY
-        INPUTS(0) MULTIPLY
+    TILE_LOAD(6, W.at + p * TILE_BYTES, 64); \
+    TILE_LOAD(7, W.at + W.column + p * TILE_BYTES, 64);
+#define MULTIPLY DOT(0, 4, 6) DOT(1, 4, 7) DOT(2, 5, 6) DOT(3, 5, 7)
+            if (operands == DIGIT_OF_BYTES) {
+                INPUTS(0) WEIGHTS(0) MULTIPLY
+            } else {
+                /* Each product has one operand in common with the one before it. */
+                INPUTS(0) WEIGHTS(2) MULTIPLY
+                WEIGHTS(1) MULTIPLY
+                INPUTS(1) MULTIPLY
+                WEIGHTS(0) MULTIPLY
+                INPUTS(2) MULTIPLY
+                INPUTS(0) MULTIPLY
+            }
 #undef INPUTS
 #undef WEIGHTS
 #undef MULTIPLY
+        } else {
+            /* One operand is in tile 4, up to three of the other in tiles 5 to 7. */
+#define ROW(p) \
+    TILE_LOAD(4, a.at + p * TILE_BYTES, a.row); \
+    DOT(0, 4, 5) \
+    if (columns > 1) { DOT(1, 4, 6) } \
+    if (columns > 2) { DOT(2, 4, 7) }
+#define WEIGHTS(p) \
+    TILE_LOAD(5, W.at + p * TILE_BYTES, 64); \
+    if (columns > 1) { TILE_LOAD(6, W.at + W.column + p * TILE_BYTES, 64); } \
+    if (columns > 2) { TILE_LOAD(7, W.at + 2 * W.column + p * TILE_BYTES, 64); }
+#define COLUMN(p) \
+    TILE_LOAD(5, a.at + p * TILE_BYTES, a.row); \
+    DOT(0, 5, 4) \
+    if (groups > 1) { TILE_LOAD(6, a.at + a.group + p * TILE_BYTES, a.row); DOT(1, 6, 4) } \
+    if (groups > 2) { TILE_LOAD(7, a.at + 2 * a.group + p * TILE_BYTES, a.row); DOT(2, 7, 4) } \
+    if (groups > 3) { TILE_LOAD(5, a.at + 3 * a.group + p * TILE_BYTES, a.row); DOT(3, 5, 4) }
+#define WEIGHT(p) TILE_LOAD(4, W.at + p * TILE_BYTES, 64);
+            if (groups == 1 && operands == DIGIT_OF_BYTES) {
+                WEIGHTS(0) ROW(0)
+            } else if (groups == 1) {
+                WEIGHTS(2) ROW(0)
+                WEIGHTS(1) ROW(0) ROW(1)
+                WEIGHTS(0) ROW(1) ROW(2) ROW(0)
+            } else if (operands == DIGIT_OF_BYTES) {
+                WEIGHT(0) COLUMN(0)
+            } else {
+                WEIGHT(2) COLUMN(0)
+                WEIGHT(1) COLUMN(0) COLUMN(1)
+                WEIGHT(0) COLUMN(1) COLUMN(2) COLUMN(0)
+            }
+#undef ROW
+#undef WEIGHTS
+#undef COLUMN
+#undef WEIGHT
+        }
     }
-    TILE_STORE(0, z, row);
-    if (columns == 2) TILE_STORE(1, z + TILE_ROWS, row);
-    if (groups == 2) TILE_STORE(2, below, row);
-    if (groups == 2 && columns == 2) TILE_STORE(3, below + TILE_ROWS, row);
 }
 
-/* Multiply inputs `from` on, in `steps` steps, of rows that have been split, by all columns. */
-static void multiply_parts(const Layer *layer, ptrdiff_t from, ptrdiff_t steps, int rows, const char *split, float *z)
+/* Call KERNEL(groups, columns, row, column) on blocks of tiles that cover `rows` rows and the columns from `begin` to
+ * `end`: of two by two, and of what is left at the right and below. A last group of fewer than 16 rows needs tiles of
+ * its own size. */
+#define EACH_BLOCK(rows, begin, end, KERNEL) \
+    do { \
+        const int whole = rows / TILE_ROWS * TILE_ROWS, pairs = rows / PAIR * PAIR; \
+        if (whole) tiles_configure(TILE_ROWS); \
+        ptrdiff_t column = begin; \
+        for (; column + PAIR <= end; column += PAIR) \
+            for (int row = 0; row < pairs; row += PAIR) KERNEL(2, 2, row, column); \
+        for (int row = 0; column < end && row < pairs;) { \
+            if (row + 2 * PAIR <= pairs) { KERNEL(4, 1, row, column); row += 2 * PAIR; } \
+            else { KERNEL(2, 1, row, column); row += PAIR; } \
+        } \
+        for (int row = pairs; row < rows; row += TILE_ROWS) { \
+            if (row == whole) tiles_configure(rows - whole); \
+            for (column = begin; column < end; column += 3 * TILE_ROWS) \
+                switch ((end - column) / TILE_ROWS) { \
+                case 1: KERNEL(1, 1, row, column); break; \
+                case 2: KERNEL(1, 2, row, column); break; \
+                default: KERNEL(1, 3, row, column); \
+                } \
+        } \
+        tiles_release(); \
+    } while (0)
+
+/* -- layers --------------------------------------------------------------------------------------- */
+
+/* Multiply groups of rows that have been split by tiles of columns, in `steps` steps. */
+INLINE void multiply_block(const int groups, const int columns, const Layer *layer, const char *rows, ptrdiff_t steps,
+                           const char *weights, float *z, int first)
+{
+    const ptrdiff_t row = layer->stride * (ptrdiff_t)sizeof(float);
+    const Sums sums = {(char *)z, row, TILE_ROWS * row};
+    const Inputs a = {rows, 64, steps * PART_STEP, PART_STEP};
+    const Weights W = {weights, steps_of(layer->inputs, PART_INPUTS) * PART_STEP, PART_STEP};
+    begin_sums(groups, columns, sums, first);
+    add_products(PARTS_OF_FLOATS, groups, columns, a, W, steps);
+    end_sums(groups, columns, sums);
+}
+
+/* Multiply inputs `from` on, in `steps` steps, of rows that have been split. */
+static void multiply_parts(const Layer *layer, ptrdiff_t from, ptrdiff_t steps, int rows, const char *split, float *z,
+                           ptrdiff_t begin, ptrdiff_t end)
 {
     const ptrdiff_t all = steps_of(layer->inputs, PART_INPUTS);
-    /* Whole pairs of groups of rows first, then the rest with tiles of its own size. */
-    for (int done = 0, now; done < rows; done += now) {
-        const int left = rows - done;
-        now = left >= PAIR ? left / PAIR * PAIR : left;
-        const int groups = now > TILE_ROWS ? 2 : 1;
-        tiles_configure(now >= PAIR ? TILE_ROWS : (int)at_most(now, TILE_ROWS), now >= PAIR ? TILE_ROWS : now - TILE_ROWS * (groups - 1));
-        for (ptrdiff_t at = 0; at < layer->stride; at += PAIR) {
-            const ptrdiff_t columns = at_most(2, (layer->stride - at) / TILE_ROWS);
-            const char *W = (const char *)layer->parts + (at / TILE_ROWS * all + from / PART_INPUTS * columns) * PARTS * TILE_BYTES;
-            for (int r = done; r < done + now; r += PAIR) {
-                const char *a = split + r / TILE_ROWS * steps * PARTS * TILE_BYTES;
-                float *to = z + r * layer->stride + at;
-#define CASE(g, c) \
-    if (groups == g && columns == c) parts_kernel(g, c, a, steps, W, to, layer->stride, from == 0);
-                CASE(2, 2) CASE(2, 1) CASE(1, 2) CASE(1, 1)
-#undef CASE
-            }
-        }
-    }
-    tiles_release();
+    const char *const weights = (const char *)layer->parts + from / PART_INPUTS * PART_STEP;
+#define KERNEL(groups, columns, row, column) \
+    multiply_block(groups, columns, layer, split + (row) / TILE_ROWS * steps * PART_STEP, steps, \
+                   weights + (column) / TILE_ROWS * all * PART_STEP, z + (row) * layer->stride + (column), from == 0)
+    EACH_BLOCK(rows, begin, end, KERNEL);
+#undef KERNEL
 }
 
-/* z (rows, stride) = a (rows, a_stride) @ W; rows with values that do not fit are computed without tiles. */
-static void multiply_by_parts(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, char *workspace, float *z)
+/* Compute one row without tiles. Panels may be cut at other columns than `begin` and `end`. */
+static void multiply_one_row(const Layer *layer, const float *a, float *z, ptrdiff_t begin, ptrdiff_t end)
 {
-    uint8_t lost[MAX_ROWS] = {0};
+    _Alignas(ALIGNMENT) float sums[NR * LANES];
+    for (ptrdiff_t at = 0, n; at < end; at += n * LANES) {
+        n = next_panel((layer->stride - at) / LANES, NR);
+        if (at + n * LANES <= begin) continue;
+        float *to = sums - at;
+        multiply_panel(layer, at, n, 0, layer->inputs, 1, &a, &to, 0);
+        for (ptrdiff_t i = at; i < at + n * LANES; i++)
+            if (i >= begin && i < end) z[i] = to[i];
+    }
+}
+
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. Rows with values that do not fit into parts are
+ * computed without tiles. The rows need not be split again if the workspace is still that of the call before. */
+static void multiply_by_parts(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, TileWorkspace *workspace,
+                              float *z, ptrdiff_t begin, ptrdiff_t end, int fresh)
+{
+    if (fresh) memset(workspace->lost, 0, sizeof(workspace->lost));
     for (ptrdiff_t from = 0; from < layer->inputs; from += MAX_CHUNK) {
         const ptrdiff_t inputs = at_most(layer->inputs - from, MAX_CHUNK), steps = steps_of(inputs, PART_INPUTS);
-        for (int r = 0; r < rows; r++) {
-            char *to = workspace + r / TILE_ROWS * steps * PARTS * TILE_BYTES + r % TILE_ROWS * 64;
-            lost[r] |= !split(a + r * a_stride + from, inputs, to);
+        for (int r = 0; r < rows && (fresh || layer->inputs > MAX_CHUNK); r++) {
+            char *to = workspace->inputs + (r / TILE_ROWS * steps * PARTS * TILE_ROWS + r % TILE_ROWS) * 64;
+            workspace->lost[r] |= !split(a + r * a_stride + from, inputs, to);
         }
-        multiply_parts(layer, from, steps, rows, workspace, z);
+        multiply_parts(layer, from, steps, rows, workspace->inputs, z, begin, end);
     }
     for (int r = 0; r < rows; r++)
-        if (lost[r]) {
-            const float *from = a + r * a_stride;
-            float *to = z + r * layer->stride;
-            multiply_dense(layer, 0, layer->inputs, 1, &from, &to);
-        }
+        if (workspace->lost[r]) multiply_one_row(layer, a + r * a_stride, z + r * layer->stride, begin, end);
 }
 
-/* -- bytes ---------------------------------------------------------------------------------------- */
+/* Rows of bytes: their last inputs, and zeros, are copied so that no tile is loaded from behind a row. */
+typedef struct {
+    const uint8_t *x;
+    _Alignas(64) uint8_t rest[2 * PAIR * DIGIT_INPUTS];
+} Bytes;
 
-/* The sums of one digit for `groups` x `columns` tiles. `rest` has the last inputs of each row, and zeros. */
-INLINE void digits_kernel(const int groups, const int columns, const uint8_t *x, ptrdiff_t inputs, const uint8_t *rest,
-                          const int8_t *W, int32_t *sums)
+INLINE void multiply_bytes_block(const int groups, const int columns, const Layer *layer, const Bytes *bytes, int row,
+                                 int rows, ptrdiff_t column, float *z)
 {
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (ptrdiff_t k = 0; k < inputs; k += DIGIT_INPUTS, W += columns * TILE_BYTES) {
-        const int whole = k + DIGIT_INPUTS <= inputs;
-        const uint8_t *const a = whole ? x + k : rest;
-        const ptrdiff_t stride = whole ? inputs : DIGIT_INPUTS;
-        TILE_LOAD(4, a, stride);
-        if (groups == 2) TILE_LOAD(5, a + TILE_ROWS * stride, stride);
-        TILE_LOAD(6, W, 64);
-        TILE_U8S8(0, 4, 6);
-        if (groups == 2) TILE_U8S8(2, 5, 6);
-        if (columns == 2) {
-            TILE_LOAD(7, W + TILE_BYTES, 64);
-            TILE_U8S8(1, 4, 7);
-            if (groups == 2) TILE_U8S8(3, 5, 7);
-        }
+    _Alignas(64) int32_t sums[DIGITS][2 * PAIR * TILE_ROWS];
+    const ptrdiff_t inputs = layer->inputs, whole = inputs / DIGIT_INPUTS, steps = steps_of(inputs, DIGIT_INPUTS);
+    const Inputs a = {(const char *)bytes->x + row * inputs, inputs, TILE_ROWS * inputs, DIGIT_INPUTS};
+    const Inputs last = {(const char *)bytes->rest + row * DIGIT_INPUTS, DIGIT_INPUTS, TILE_BYTES, 0};
+    Weights W = {(const char *)layer->digits + column / TILE_ROWS * DIGITS * steps * TILE_BYTES, DIGITS * steps * TILE_BYTES,
+                 TILE_BYTES};
+    for (int d = 0; d < DIGITS; d++, W.at += steps * TILE_BYTES) {
+        const Sums to = {(char *)sums[d], columns * 64, columns * TILE_BYTES};
+        const Weights behind = {W.at + whole * TILE_BYTES, W.column, 0};
+        begin_sums(groups, columns, to, 1);
+        add_products(DIGIT_OF_BYTES, groups, columns, a, W, whole);
+        add_products(DIGIT_OF_BYTES, groups, columns, last, behind, steps - whole);
+        end_sums(groups, columns, to);
     }
-    TILE_STORE(0, sums, PAIR * 4);
-    if (columns == 2) TILE_STORE(1, sums + TILE_ROWS, PAIR * 4);
-    if (groups == 2) TILE_STORE(2, sums + TILE_ROWS * PAIR, PAIR * 4);
-    if (groups == 2 && columns == 2) TILE_STORE(3, sums + TILE_ROWS * PAIR + TILE_ROWS, PAIR * 4);
+    z += row * layer->stride + column;
+    for (int r = 0; r < rows; r++, z += layer->stride)
+        UNROLL for (int i = 0; i < columns * TILE_ROWS; i += LANES) {
+            const int at = r * columns * TILE_ROWS + i;
+            const vec smaller = to_float(sums[1] + at) * 256.0f + to_float(sums[2] + at);
+            store(z + i, (to_float(sums[0] + at) * 65536.0f + smaller) * load(layer->scales + column + i));
+        }
 }
 
-/* z (rows, stride) = x (rows, inputs) @ W for rows of bytes. */
-static void multiply_by_digits(const Layer *layer, const uint8_t *x, int rows, float *z)
+/* z (rows, stride) = x (rows, inputs) @ W for rows of bytes, columns `begin` to `end`. */
+static void multiply_by_digits(const Layer *layer, const uint8_t *x, int rows, float *z, ptrdiff_t begin, ptrdiff_t end)
 {
-    _Alignas(64) int32_t sums[DIGITS][PAIR * PAIR];
-    _Alignas(64) uint8_t rest[PAIR * DIGIT_INPUTS] = {0};
-    const ptrdiff_t inputs = layer->inputs, steps = steps_of(inputs, DIGIT_INPUTS), tail = inputs % DIGIT_INPUTS;
-    for (int done = 0; done < rows; done += PAIR) {
-        const int now = (int)at_most(rows - done, PAIR), groups = now > TILE_ROWS ? 2 : 1;
-        if (done == 0 || now < PAIR) tiles_configure((int)at_most(now, TILE_ROWS), now - TILE_ROWS * (groups - 1));
-        const uint8_t *from = x + done * inputs;
+    const ptrdiff_t inputs = layer->inputs, tail = inputs % DIGIT_INPUTS;
+    Bytes bytes = {.rest = {0}};
+    for (int done = 0, now; done < rows; done += now, z += now * layer->stride) {
+        now = (int)at_most(rows - done, 2 * PAIR);
+        bytes.x = x + done * inputs;
         for (int r = 0; r < now && tail; r++)
-            memcpy(rest + r * DIGIT_INPUTS, from + (r + 1) * inputs - tail, (size_t)tail);
-        for (ptrdiff_t at = 0; at < layer->stride; at += PAIR) {
-            const ptrdiff_t columns = at_most(2, (layer->stride - at) / TILE_ROWS);
-            const int8_t *W = layer->digits + at / TILE_ROWS * steps * DIGITS * TILE_BYTES;
-            for (int d = 0; d < DIGITS; d++, W += steps * columns * TILE_BYTES) {
-#define CASE(g, c) \
-    if (groups == g && columns == c) digits_kernel(g, c, from, inputs, rest, W, sums[d]);
-                CASE(2, 2) CASE(2, 1) CASE(1, 2) CASE(1, 1)
-#undef CASE
-            }
-            for (int r = 0; r < now; r++)
-                for (ptrdiff_t i = 0; i < columns * TILE_ROWS; i += LANES) {
-                    const ptrdiff_t cell = r * PAIR + i;
-                    vec sum = to_float(sums[0] + cell) * 65536.0f + (to_float(sums[1] + cell) * 256.0f + to_float(sums[2] + cell));
-                    store(z + (done + r) * layer->stride + at + i, sum * load(layer->scales + at + i));
-                }
-        }
+            memcpy(bytes.rest + r * DIGIT_INPUTS, bytes.x + (r + 1) * inputs - tail, (size_t)tail);
+#define KERNEL(groups, columns, row, column) \
+    multiply_bytes_block(groups, columns, layer, &bytes, row, (int)at_most(now - (row), groups * TILE_ROWS), column, z)
+        EACH_BLOCK(now, begin, end, KERNEL);
+#undef KERNEL
     }
-    tiles_release();
 }

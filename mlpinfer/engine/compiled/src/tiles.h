@@ -1,8 +1,8 @@
 /* The tile instructions of AMX that the evaluator needs, or the same in plain C where TILES_EMULATED is defined.
  *
- * Tiles are numbered 0 to 7. Tiles 0 to 3 hold sums, (rows, 16) of 32 bits each; tiles 4 and 5 hold rows of inputs;
- * tiles 6 and 7 hold weights. Tiles 0, 1 and 4 have as many rows as the first group of rows, tiles 2, 3 and 5 as
- * many as the second. A row of a tile is 64 bytes. */
+ * Tiles are numbered 0 to 7. Tiles 0 to 3 hold sums, (rows, 16) of 32 bits each; the others hold inputs or weights. A
+ * row of a tile is 64 bytes. All have 16 rows, but where a group of fewer rows of inputs is multiplied, the sums and
+ * tile 4 have as many rows as the group. */
 #ifndef MLPINFER_TILES_H
 #define MLPINFER_TILES_H
 
@@ -11,13 +11,6 @@
 #include <string.h>
 
 enum { TILE_ROWS = 16, TILE_BYTES = 1024 };
-
-/* Return the rows of each tile for groups of `first` and `second` rows. */
-static inline void tile_rows(uint8_t *rows, int first, int second)
-{
-    const int wanted[8] = {first, first, second, second, first, second, TILE_ROWS, TILE_ROWS};
-    for (int i = 0; i < 8; i++) rows[i] = (uint8_t)(wanted[i] ? wanted[i] : 1);
-}
 
 #if !defined(TILES_EMULATED)
 
@@ -30,15 +23,17 @@ static inline void tile_rows(uint8_t *rows, int first, int second)
 #define TILE_U8S8(sums, rows, weights) _tile_dpbusd(sums, rows, weights)
 
 /* The configuration belongs to the calling thread, and the kernel saves it with the thread's registers. */
-static inline void tiles_configure(int first, int second)
+static inline void tiles_configure(int rows)
 {
     struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
     } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) config.row_bytes[i] = 64;
-    tile_rows(config.rows, first, second);
+    for (int i = 0; i < 8; i++) {
+        config.row_bytes[i] = 64;
+        config.rows[i] = (uint8_t)(i <= 4 ? rows : TILE_ROWS);
+    }
     _tile_loadconfig(&config);
 }
 
@@ -53,9 +48,9 @@ static _Thread_local struct {
     unsigned char bytes[8][TILE_BYTES];
 } tiles;
 
-static inline void tiles_configure(int first, int second)
+static inline void tiles_configure(int rows)
 {
-    tile_rows(tiles.rows, first, second);
+    for (int i = 0; i < 8; i++) tiles.rows[i] = (uint8_t)(i <= 4 ? rows : TILE_ROWS);
     memset(tiles.bytes, 0, sizeof(tiles.bytes));
 }
 
