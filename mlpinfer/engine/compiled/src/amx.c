@@ -3,5 +3,5 @@
 #define TILES
 #include "evaluate-inl.h"
 
-const InstructionSet amx = {"amx", LANES, NR, UNIT, evaluate, tile_bytes, pack_tiles};
+const InstructionSet amx = {"amx", LANES, NR, UNIT, evaluate, tile_bytes, pack_tiles, tile_workspace};
 #endif

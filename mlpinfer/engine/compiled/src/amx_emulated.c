@@ -3,4 +3,4 @@
 #define TILES_EMULATED
 #include "evaluate-inl.h"
 
-const InstructionSet amx_emulated = {"amx-emulated", LANES, NR, UNIT, evaluate, tile_bytes, pack_tiles};
+const InstructionSet amx_emulated = {"amx-emulated", LANES, NR, UNIT, evaluate, tile_bytes, pack_tiles, tile_workspace};

@@ -289,7 +289,7 @@ static void evaluate_columns(const Network *network, ptrdiff_t number, const voi
     if (dtype == FLOAT32 && layer->parts)
         multiply_by_parts(layer, a, a_stride, rows, tiles, z, begin, end, fresh);
     else if (dtype == UINT8 && layer->digits)
-        multiply_by_digits(layer, a, rows, z, begin, end);
+        multiply_by_digits(layer, a, rows, tiles, z, begin, end);
     else
 #endif
     if (number)

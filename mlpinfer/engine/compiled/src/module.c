@@ -219,14 +219,9 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
     const ptrdiff_t size = sizeof(float), unit = self->set->unit;
     /* Weights that stay in L2 beside the values need not be shared by many rows. */
     const int small = floats * size < L2 / 2;
-    ptrdiff_t rows = small ? 48 : between(48, L2 / 4 / (self->network.widest * size), MAX_ROWS);
-    self->network.rows = rows = rows / unit * unit;
-    if (self->set->pack_tiles) { /* Three bfloat16 parts, 6 bytes, of the inputs that are multiplied at a time. */
-        ptrdiff_t inputs = 0;
-        for (Py_ssize_t i = 0; i < count; i++)
-            if (layers[i].inputs > inputs) inputs = layers[i].inputs;
-        self->network.tile_workspace = MAX_ROWS + ALIGNMENT + rows * ((between(1, inputs, MAX_CHUNK) + 31) / 32 * 32) * 6;
-    }
+    ptrdiff_t rows = small ? 48 : L2 / 4 / (self->network.widest * size);
+    self->network.rows = between(4 * unit < 48 ? 48 : 4 * unit, rows, MAX_ROWS) / unit * unit;
+    if (self->set->tile_workspace) self->network.tile_workspace = self->set->tile_workspace(&self->network);
     return 0;
 }
 

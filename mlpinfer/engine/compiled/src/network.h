@@ -94,6 +94,8 @@ typedef struct {
     /* Where products are made by tiles: bytes that a layer's weights take, and what fills them, which are zero. */
     ptrdiff_t (*tile_bytes)(const Layer *layer, int first);
     void (*pack_tiles)(Layer *layer, const float *W, int first, void *memory);
+    /* Bytes of a workspace for a block of rows in tiles. */
+    ptrdiff_t (*tile_workspace)(const Network *network);
 } InstructionSet;
 
 extern const InstructionSet amx_emulated;

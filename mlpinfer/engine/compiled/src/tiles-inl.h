@@ -102,7 +102,8 @@ static int pack_digits(const Layer *layer, const float *W, int8_t *digits, float
 static void pack_tiles(Layer *layer, const float *W, int first, void *memory)
 {
     const ptrdiff_t tiles = layer->stride / TILE_ROWS;
-    int fit = 1;
+    /* Tiles do not pay for few columns. */
+    int fit = layer->stride >= PAIR;
     for (ptrdiff_t i = 0; i < layer->inputs * layer->outputs; i++) fit &= fits_parts(W[i]);
     if (!fit) return;
     pack_parts(layer, W, memory);
@@ -122,6 +123,19 @@ static ptrdiff_t tile_bytes(const Layer *layer, int first)
     ptrdiff_t bytes = tiles * steps_of(layer->inputs, PART_INPUTS) * PARTS * TILE_BYTES;
     if (first) bytes += tiles * steps_of(layer->inputs, DIGIT_INPUTS) * DIGITS * TILE_BYTES + layer->stride * size;
     return bytes;
+}
+
+/* Return the bytes that a block of rows takes, in parts or as bytes. */
+static ptrdiff_t tile_workspace(const Network *network)
+{
+    ptrdiff_t steps = 0, bytes = 0;
+    for (ptrdiff_t i = 0; i < network->count; i++) {
+        const ptrdiff_t here = steps_of(at_most(network->layers[i].inputs, MAX_CHUNK), PART_INPUTS);
+        if (here > steps) steps = here;
+    }
+    if (network->layers[0].digits) bytes = PAIR * DIGIT_INPUTS * steps_of(network->layers[0].inputs, DIGIT_INPUTS);
+    const ptrdiff_t parts = network->rows / TILE_ROWS * steps * PART_STEP;
+    return (ptrdiff_t)sizeof(TileWorkspace) + (parts > bytes ? parts : bytes);
 }
 
 /* -- float32 -------------------------------------------------------------------------------------- */
@@ -228,8 +242,7 @@ typedef enum { PARTS_OF_FLOATS, DIGIT_OF_BYTES } Operands;
         const ptrdiff_t next = groups > 1 ? sums.group : 64; \
         CALL(0, sums.at, sums.row); \
         if (groups > 1 || columns > 1) { CALL(1, sums.at + next, sums.row); } \
-        if (groups > 2 || columns > 2) { CALL(2, sums.at + 2 * next, sums.row); } \
-        if (groups > 3) { CALL(3, sums.at + 3 * next, sums.row); } \
+        if (columns > 2) { CALL(2, sums.at + 2 * next, sums.row); } \
     }
 
 INLINE void begin_sums(const int groups, const int columns, Sums sums, int first)
@@ -252,7 +265,7 @@ INLINE void end_sums(const int groups, const int columns, Sums sums)
 #define DOT(sums, a, w) \
     if (operands == PARTS_OF_FLOATS) { TILE_BF16(sums, a, w); } else { TILE_U8S8(sums, a, w); }
 
-/* Add products to 2 x 2 tiles of sums, or to 1 x up to 3, or to up to 4 x 1. */
+/* Add products to 2 x 2 tiles of sums, or to 2 x 1, or to 1 x up to 3. */
 INLINE void add_products(const Operands operands, const int groups, const int columns, Inputs a, Weights W, ptrdiff_t steps)
 {
     for (ptrdiff_t k = 0; k < steps; k++, a.at += a.step, W.at += W.step) {
@@ -279,7 +292,7 @@ INLINE void add_products(const Operands operands, const int groups, const int co
 #undef WEIGHTS
 #undef MULTIPLY
         } else {
-            /* One operand is in tile 4, up to three of the other in tiles 5 to 7. */
+            /* Of one operand there is one tile, tile 4; of the other up to three, tiles 5 to 7. */
 #define ROW(p) \
     TILE_LOAD(4, a.at + p * TILE_BYTES, a.row); \
     DOT(0, 4, 5) \
@@ -291,10 +304,8 @@ INLINE void add_products(const Operands operands, const int groups, const int co
     if (columns > 2) { TILE_LOAD(7, W.at + 2 * W.column + p * TILE_BYTES, 64); }
 #define COLUMN(p) \
     TILE_LOAD(5, a.at + p * TILE_BYTES, a.row); \
-    DOT(0, 5, 4) \
-    if (groups > 1) { TILE_LOAD(6, a.at + a.group + p * TILE_BYTES, a.row); DOT(1, 6, 4) } \
-    if (groups > 2) { TILE_LOAD(7, a.at + 2 * a.group + p * TILE_BYTES, a.row); DOT(2, 7, 4) } \
-    if (groups > 3) { TILE_LOAD(5, a.at + 3 * a.group + p * TILE_BYTES, a.row); DOT(3, 5, 4) }
+    TILE_LOAD(6, a.at + a.group + p * TILE_BYTES, a.row); \
+    DOT(0, 5, 4) DOT(1, 6, 4)
 #define WEIGHT(p) TILE_LOAD(4, W.at + p * TILE_BYTES, 64);
             if (groups == 1 && operands == DIGIT_OF_BYTES) {
                 WEIGHTS(0) ROW(0)
@@ -327,10 +338,7 @@ INLINE void add_products(const Operands operands, const int groups, const int co
         ptrdiff_t column = begin; \
         for (; column + PAIR <= end; column += PAIR) \
             for (int row = 0; row < pairs; row += PAIR) KERNEL(2, 2, row, column); \
-        for (int row = 0; column < end && row < pairs;) { \
-            if (row + 2 * PAIR <= pairs) { KERNEL(4, 1, row, column); row += 2 * PAIR; } \
-            else { KERNEL(2, 1, row, column); row += PAIR; } \
-        } \
+        for (int row = 0; column < end && row < pairs; row += PAIR) KERNEL(2, 1, row, column); \
         for (int row = pairs; row < rows; row += TILE_ROWS) { \
             if (row == whole) tiles_configure(rows - whole); \
             for (column = begin; column < end; column += 3 * TILE_ROWS) \
@@ -403,30 +411,39 @@ static void multiply_by_parts(const Layer *layer, const float *a, ptrdiff_t a_st
         if (workspace->lost[r]) multiply_one_row(layer, a + r * a_stride, z + r * layer->stride, begin, end);
 }
 
-/* Rows of bytes: their last inputs, and zeros, are copied so that no tile is loaded from behind a row. */
-typedef struct {
-    const uint8_t *x;
-    _Alignas(64) uint8_t rest[2 * PAIR * DIGIT_INPUTS];
-} Bytes;
-
-INLINE void multiply_bytes_block(const int groups, const int columns, const Layer *layer, const Bytes *bytes, int row,
-                                 int rows, ptrdiff_t column, float *z)
+/* Copy rows of bytes into (groups, steps) tiles, zeros behind each row. So they are read once, one after the other, and
+ * nothing is loaded from behind the last. */
+static void copy_bytes(const uint8_t *x, ptrdiff_t inputs, int rows, char *to)
 {
-    _Alignas(64) int32_t sums[DIGITS][2 * PAIR * TILE_ROWS];
-    const ptrdiff_t inputs = layer->inputs, whole = inputs / DIGIT_INPUTS, steps = steps_of(inputs, DIGIT_INPUTS);
-    const Inputs a = {(const char *)bytes->x + row * inputs, inputs, TILE_ROWS * inputs, DIGIT_INPUTS};
-    const Inputs last = {(const char *)bytes->rest + row * DIGIT_INPUTS, DIGIT_INPUTS, TILE_BYTES, 0};
+    const ptrdiff_t steps = steps_of(inputs, DIGIT_INPUTS), tail = inputs % DIGIT_INPUTS;
+    for (int r = 0; r < rows; r++) {
+        char *at = to + (r / TILE_ROWS * steps * TILE_ROWS + r % TILE_ROWS) * DIGIT_INPUTS;
+        for (ptrdiff_t k = 0; k + DIGIT_INPUTS <= inputs; k += DIGIT_INPUTS, x += DIGIT_INPUTS, at += TILE_BYTES)
+            memcpy(at, x, DIGIT_INPUTS);
+        if (tail) {
+            memset(at, 0, DIGIT_INPUTS);
+            memcpy(at, x, (size_t)tail);
+            x += tail;
+        }
+    }
+}
+
+/* Multiply groups of rows that have been copied by tiles of columns, and put the digits together. */
+INLINE void multiply_bytes_block(const int groups, const int columns, const Layer *layer, const char *inputs, int rows,
+                                 ptrdiff_t column, float *z)
+{
+    _Alignas(64) int32_t sums[DIGITS][PAIR * PAIR];
+    const ptrdiff_t steps = steps_of(layer->inputs, DIGIT_INPUTS);
+    const Inputs a = {inputs, 64, steps * TILE_BYTES, TILE_BYTES};
     Weights W = {(const char *)layer->digits + column / TILE_ROWS * DIGITS * steps * TILE_BYTES, DIGITS * steps * TILE_BYTES,
                  TILE_BYTES};
     for (int d = 0; d < DIGITS; d++, W.at += steps * TILE_BYTES) {
         const Sums to = {(char *)sums[d], columns * 64, columns * TILE_BYTES};
-        const Weights behind = {W.at + whole * TILE_BYTES, W.column, 0};
         begin_sums(groups, columns, to, 1);
-        add_products(DIGIT_OF_BYTES, groups, columns, a, W, whole);
-        add_products(DIGIT_OF_BYTES, groups, columns, last, behind, steps - whole);
+        add_products(DIGIT_OF_BYTES, groups, columns, a, W, steps);
         end_sums(groups, columns, to);
     }
-    z += row * layer->stride + column;
+    z += column;
     for (int r = 0; r < rows; r++, z += layer->stride)
         UNROLL for (int i = 0; i < columns * TILE_ROWS; i += LANES) {
             const int at = r * columns * TILE_ROWS + i;
@@ -436,17 +453,16 @@ INLINE void multiply_bytes_block(const int groups, const int columns, const Laye
 }
 
 /* z (rows, stride) = x (rows, inputs) @ W for rows of bytes, columns `begin` to `end`. */
-static void multiply_by_digits(const Layer *layer, const uint8_t *x, int rows, float *z, ptrdiff_t begin, ptrdiff_t end)
+static void multiply_by_digits(const Layer *layer, const uint8_t *x, int rows, TileWorkspace *workspace, float *z,
+                               ptrdiff_t begin, ptrdiff_t end)
 {
-    const ptrdiff_t inputs = layer->inputs, tail = inputs % DIGIT_INPUTS;
-    Bytes bytes = {.rest = {0}};
+    const ptrdiff_t group = steps_of(layer->inputs, DIGIT_INPUTS) * TILE_BYTES;
     for (int done = 0, now; done < rows; done += now, z += now * layer->stride) {
-        now = (int)at_most(rows - done, 2 * PAIR);
-        bytes.x = x + done * inputs;
-        for (int r = 0; r < now && tail; r++)
-            memcpy(bytes.rest + r * DIGIT_INPUTS, bytes.x + (r + 1) * inputs - tail, (size_t)tail);
+        now = (int)at_most(rows - done, PAIR);
+        copy_bytes(x + done * layer->inputs, layer->inputs, now, workspace->inputs);
 #define KERNEL(groups, columns, row, column) \
-    multiply_bytes_block(groups, columns, layer, &bytes, row, (int)at_most(now - (row), groups * TILE_ROWS), column, z)
+    multiply_bytes_block(groups, columns, layer, workspace->inputs + (row) / TILE_ROWS * group, \
+                         (int)at_most(now - (row), groups * TILE_ROWS), column, z + (row) * layer->stride)
         EACH_BLOCK(now, begin, end, KERNEL);
 #undef KERNEL
     }
