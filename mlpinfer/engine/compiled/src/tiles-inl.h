@@ -214,16 +214,15 @@ INLINE int split(const float *x, ptrdiff_t count, char *to)
 
 /* -- kernels -------------------------------------------------------------------------------------- */
 
-/* Where tiles lie, in bytes. Sums are (groups of 16 rows, 16 columns each). Inputs: from a row to the next, from a
- * group of 16 rows to the next, and from a step to the next. Weights: from 16 columns to the next, and from a step to
- * the next. Parts of one step follow each other. */
+/* Where tiles lie, and the bytes from a row to the next, from a group of 16 rows to the next, from 16 columns to the
+ * next, and from a step to the next. Parts of one step follow each other. */
 typedef struct {
     char *at;
     ptrdiff_t row, group;
 } Sums;
 typedef struct {
     const char *at;
-    ptrdiff_t row, group, step;
+    ptrdiff_t group, step;
 } Inputs;
 typedef struct {
     const char *at;
@@ -231,19 +230,12 @@ typedef struct {
 } Weights;
 typedef enum { PARTS_OF_FLOATS, DIGIT_OF_BYTES } Operands;
 
-/* Call TILE_LOAD or TILE_STORE on the sums that there are; `i` rows down or `j` columns to the right. */
+/* Call TILE_ZERO, TILE_LOAD or TILE_STORE on the sums of 1 or 2 groups by 1 or 2 columns. */
 #define EACH_SUM(groups, columns, sums, CALL) \
-    if (groups == 2 && columns == 2) { \
-        CALL(0, sums.at, sums.row); \
-        CALL(1, sums.at + 64, sums.row); \
-        CALL(2, sums.at + sums.group, sums.row); \
-        CALL(3, sums.at + sums.group + 64, sums.row); \
-    } else { \
-        const ptrdiff_t next = groups > 1 ? sums.group : 64; \
-        CALL(0, sums.at, sums.row); \
-        if (groups > 1 || columns > 1) { CALL(1, sums.at + next, sums.row); } \
-        if (columns > 2) { CALL(2, sums.at + 2 * next, sums.row); } \
-    }
+    CALL(0, sums.at, sums.row); \
+    if (columns == 2) { CALL(1, sums.at + 64, sums.row); } \
+    if (groups == 2) { CALL(2, sums.at + sums.group, sums.row); } \
+    if (groups == 2 && columns == 2) { CALL(3, sums.at + sums.group + 64, sums.row); }
 
 INLINE void begin_sums(const int groups, const int columns, Sums sums, int first)
 {
@@ -262,91 +254,58 @@ INLINE void end_sums(const int groups, const int columns, Sums sums)
     EACH_SUM(groups, columns, sums, TILE_STORE)
 }
 
-#define DOT(sums, a, w) \
-    if (operands == PARTS_OF_FLOATS) { TILE_BF16(sums, a, w); } else { TILE_U8S8(sums, a, w); }
-
-/* Add products to 2 x 2 tiles of sums, or to 2 x 1, or to 1 x up to 3. */
+/* Add products of 1 or 2 groups of rows by 1 or 2 times 16 columns. */
 INLINE void add_products(const Operands operands, const int groups, const int columns, Inputs a, Weights W, ptrdiff_t steps)
 {
     for (ptrdiff_t k = 0; k < steps; k++, a.at += a.step, W.at += W.step) {
-        if (groups == 2 && columns == 2) {
 #define INPUTS(p) \
-    TILE_LOAD(4, a.at + p * TILE_BYTES, a.row); \
-    TILE_LOAD(5, a.at + a.group + p * TILE_BYTES, a.row);
+    TILE_LOAD(4, a.at + p * TILE_BYTES, 64); \
+    if (groups == 2) { TILE_LOAD(5, a.at + a.group + p * TILE_BYTES, 64); }
 #define WEIGHTS(p) \
     TILE_LOAD(6, W.at + p * TILE_BYTES, 64); \
-    TILE_LOAD(7, W.at + W.column + p * TILE_BYTES, 64);
-#define MULTIPLY DOT(0, 4, 6) DOT(1, 4, 7) DOT(2, 5, 6) DOT(3, 5, 7)
-            if (operands == DIGIT_OF_BYTES) {
-                INPUTS(0) WEIGHTS(0) MULTIPLY
-            } else {
-                /* Each product has one operand in common with the one before it. */
-                INPUTS(0) WEIGHTS(2) MULTIPLY
-                WEIGHTS(1) MULTIPLY
-                INPUTS(1) MULTIPLY
-                WEIGHTS(0) MULTIPLY
-                INPUTS(2) MULTIPLY
-                INPUTS(0) MULTIPLY
-            }
+    if (columns == 2) { TILE_LOAD(7, W.at + W.column + p * TILE_BYTES, 64); }
+#define DOT(sums, a, w) \
+    if (operands == PARTS_OF_FLOATS) { TILE_BF16(sums, a, w); } else { TILE_U8S8(sums, a, w); }
+#define MULTIPLY \
+    DOT(0, 4, 6) \
+    if (columns == 2) { DOT(1, 4, 7) } \
+    if (groups == 2) { DOT(2, 5, 6) } \
+    if (groups == 2 && columns == 2) { DOT(3, 5, 7) }
+        if (operands == DIGIT_OF_BYTES) {
+            INPUTS(0) WEIGHTS(0) MULTIPLY
+        } else {
+            /* Each product has one operand in common with the one before it. */
+            INPUTS(0) WEIGHTS(2) MULTIPLY
+            WEIGHTS(1) MULTIPLY
+            INPUTS(1) MULTIPLY
+            WEIGHTS(0) MULTIPLY
+            INPUTS(2) MULTIPLY
+            INPUTS(0) MULTIPLY
+        }
 #undef INPUTS
 #undef WEIGHTS
+#undef DOT
 #undef MULTIPLY
-        } else {
-            /* Of one operand there is one tile, tile 4; of the other up to three, tiles 5 to 7. */
-#define ROW(p) \
-    TILE_LOAD(4, a.at + p * TILE_BYTES, a.row); \
-    DOT(0, 4, 5) \
-    if (columns > 1) { DOT(1, 4, 6) } \
-    if (columns > 2) { DOT(2, 4, 7) }
-#define WEIGHTS(p) \
-    TILE_LOAD(5, W.at + p * TILE_BYTES, 64); \
-    if (columns > 1) { TILE_LOAD(6, W.at + W.column + p * TILE_BYTES, 64); } \
-    if (columns > 2) { TILE_LOAD(7, W.at + 2 * W.column + p * TILE_BYTES, 64); }
-#define COLUMN(p) \
-    TILE_LOAD(5, a.at + p * TILE_BYTES, a.row); \
-    TILE_LOAD(6, a.at + a.group + p * TILE_BYTES, a.row); \
-    DOT(0, 5, 4) DOT(1, 6, 4)
-#define WEIGHT(p) TILE_LOAD(4, W.at + p * TILE_BYTES, 64);
-            if (groups == 1 && operands == DIGIT_OF_BYTES) {
-                WEIGHTS(0) ROW(0)
-            } else if (groups == 1) {
-                WEIGHTS(2) ROW(0)
-                WEIGHTS(1) ROW(0) ROW(1)
-                WEIGHTS(0) ROW(1) ROW(2) ROW(0)
-            } else if (operands == DIGIT_OF_BYTES) {
-                WEIGHT(0) COLUMN(0)
-            } else {
-                WEIGHT(2) COLUMN(0)
-                WEIGHT(1) COLUMN(0) COLUMN(1)
-                WEIGHT(0) COLUMN(1) COLUMN(2) COLUMN(0)
-            }
-#undef ROW
-#undef WEIGHTS
-#undef COLUMN
-#undef WEIGHT
-        }
     }
 }
 
-/* Call KERNEL(groups, columns, row, column) on blocks of tiles that cover `rows` rows and the columns from `begin` to
- * `end`: of two by two, and of what is left at the right and below. A last group of fewer than 16 rows needs tiles of
- * its own size. */
+/* Call KERNEL(groups, columns, row, column) on blocks that cover `rows` rows and the columns from `begin` to `end`: of
+ * two by two tiles first, then what is left below. A last group of fewer than 16 rows needs tiles of its own size. */
 #define EACH_BLOCK(rows, begin, end, KERNEL) \
     do { \
-        const int whole = rows / TILE_ROWS * TILE_ROWS, pairs = rows / PAIR * PAIR; \
-        if (whole) tiles_configure(TILE_ROWS); \
-        ptrdiff_t column = begin; \
-        for (; column + PAIR <= end; column += PAIR) \
-            for (int row = 0; row < pairs; row += PAIR) KERNEL(2, 2, row, column); \
-        for (int row = 0; column < end && row < pairs; row += PAIR) KERNEL(2, 1, row, column); \
+        const int pairs = rows / PAIR * PAIR; \
+        if (rows >= TILE_ROWS) tiles_configure(TILE_ROWS); \
+        for (ptrdiff_t column = begin; pairs && column < end; column += PAIR) \
+            for (int row = 0; row < pairs; row += PAIR) { \
+                if (column + PAIR <= end) KERNEL(2, 2, row, column); \
+                else KERNEL(2, 1, row, column); \
+            } \
         for (int row = pairs; row < rows; row += TILE_ROWS) { \
-            if (row == whole) tiles_configure(rows - whole); \
-            for (column = begin; column < end; column += 3 * TILE_ROWS) \
-                switch ((end - column) / TILE_ROWS) { \
-                case 1: KERNEL(1, 1, row, column); break; \
-                case 2: KERNEL(1, 2, row, column); break; \
-                default: KERNEL(1, 3, row, column); \
-                } \
+            if (rows - row < TILE_ROWS) tiles_configure(rows - row); \
+            for (ptrdiff_t column = begin; column < end; column += PAIR) { \
+                if (column + PAIR <= end) KERNEL(1, 2, row, column); \
+                else KERNEL(1, 1, row, column); \
+            } \
         } \
         tiles_release(); \
     } while (0)
@@ -359,7 +318,7 @@ INLINE void multiply_block(const int groups, const int columns, const Layer *lay
 {
     const ptrdiff_t row = layer->stride * (ptrdiff_t)sizeof(float);
     const Sums sums = {(char *)z, row, TILE_ROWS * row};
-    const Inputs a = {rows, 64, steps * PART_STEP, PART_STEP};
+    const Inputs a = {rows, steps * PART_STEP, PART_STEP};
     const Weights W = {weights, steps_of(layer->inputs, PART_INPUTS) * PART_STEP, PART_STEP};
     begin_sums(groups, columns, sums, first);
     add_products(PARTS_OF_FLOATS, groups, columns, a, W, steps);
@@ -434,7 +393,7 @@ INLINE void multiply_bytes_block(const int groups, const int columns, const Laye
 {
     _Alignas(64) int32_t sums[DIGITS][PAIR * PAIR];
     const ptrdiff_t steps = steps_of(layer->inputs, DIGIT_INPUTS);
-    const Inputs a = {inputs, 64, steps * TILE_BYTES, TILE_BYTES};
+    const Inputs a = {inputs, steps * TILE_BYTES, TILE_BYTES};
     Weights W = {(const char *)layer->digits + column / TILE_ROWS * DIGITS * steps * TILE_BYTES, DIGITS * steps * TILE_BYTES,
                  TILE_BYTES};
     for (int d = 0; d < DIGITS; d++, W.at += steps * TILE_BYTES) {
