@@ -158,13 +158,6 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
 
 /* -- layers --------------------------------------------------------------------------------------- */
 
-#if defined(TILES)
-#include "tiles-inl.h"
-enum { UNIT = PAIR };
-#else
-enum { UNIT = MR };
-#endif
-
 /* z (rows, stride) = x (rows, inputs) @ W, columns `begin` to `end`, each row dense or sparse by its own count of
  * zeros. */
 INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z, ptrdiff_t begin,
@@ -209,6 +202,38 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
     }
 }
 
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. */
+static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z, ptrdiff_t begin,
+                       ptrdiff_t end)
+{
+    const float *from[MAX_ROWS];
+    float *to[MAX_ROWS];
+    for (int r = 0; r < rows; r++) {
+        from[r] = a + r * a_stride;
+        to[r] = z + r * layer->stride;
+    }
+    multiply_dense(layer, 0, layer->inputs, rows, from, to, begin, end);
+}
+
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`, which are whole panels. */
+static void multiply_by_vectors(const Layer *layer, int first, const void *a, ptrdiff_t a_stride, Dtype dtype, int rows,
+                                float *z, ptrdiff_t begin, ptrdiff_t end)
+{
+    if (!first)
+        next_layer(layer, a, a_stride, rows, z, begin, end);
+    else if (dtype == UINT8)
+        first_layer(layer, a, UINT8, rows, z, begin, end);
+    else
+        first_layer(layer, a, FLOAT32, rows, z, begin, end);
+}
+
+#if defined(TILES)
+#include "tiles-inl.h"
+enum { UNIT = PAIR };
+#else
+enum { UNIT = MR };
+#endif
+
 /* tanh(x) = x P(x^2) / Q(x^2), a minimax fit of relative error 2.2e-8 over |x| <= 9.02, where tanh is 1 in
  * float32. All terms have one sign, so that none cancels. NaN stays NaN. */
 INLINE vec tanh_of(vec x)
@@ -251,19 +276,6 @@ static void add_bias_and_activate(const Layer *layer, ptrdiff_t column, ptrdiff_
 #undef CASE
 }
 
-/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. */
-static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z, ptrdiff_t begin,
-                       ptrdiff_t end)
-{
-    const float *from[MAX_ROWS];
-    float *to[MAX_ROWS];
-    for (int r = 0; r < rows; r++) {
-        from[r] = a + r * a_stride;
-        to[r] = z + r * layer->stride;
-    }
-    multiply_dense(layer, 0, layer->inputs, rows, from, to, begin, end);
-}
-
 /* Return the index of the largest value, the lowest of a tie; of the first NaN where there is one. */
 static int64_t argmax(const float *z, ptrdiff_t n)
 {
@@ -287,17 +299,12 @@ static void evaluate_columns(const Network *network, ptrdiff_t number, const voi
     const ptrdiff_t a_stride = number ? layer[-1].stride : layer->inputs;
 #if defined(TILES)
     if (dtype == FLOAT32 && layer->parts)
-        multiply_by_parts(layer, a, a_stride, rows, tiles, z, begin, end, fresh);
+        multiply_by_parts(layer, number == 0, a, a_stride, rows, tiles, z, begin, end, fresh);
     else if (dtype == UINT8 && layer->digits)
         multiply_by_digits(layer, a, rows, tiles, z, begin, end);
     else
 #endif
-    if (number)
-        next_layer(layer, a, a_stride, rows, z, begin, end);
-    else if (dtype == UINT8)
-        first_layer(layer, a, UINT8, rows, z, begin, end);
-    else
-        first_layer(layer, a, FLOAT32, rows, z, begin, end);
+        multiply_by_vectors(layer, number == 0, a, a_stride, dtype, rows, z, begin, end);
     (void)tiles, (void)fresh;
     add_bias_and_activate(layer, begin, end - begin, rows, z);
 }

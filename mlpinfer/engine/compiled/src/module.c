@@ -54,6 +54,8 @@ static ptrdiff_t between(ptrdiff_t least, ptrdiff_t value, ptrdiff_t most)
 
 /* The instruction sets of this processor, best first, and NULL. Filled once, before anybody reads it. */
 static const InstructionSet *available[5];
+/* Tiles in plain C, compiled for x86-64-v3: NULL where the processor is older. For tests, so it is not among them. */
+static const InstructionSet *emulated;
 
 #if defined(HAVE_AMX)
 /* Return whether processor and kernel let this process use tiles. The permission holds for all of its threads, and
@@ -80,11 +82,13 @@ static void find_available(void)
 #if defined(HAVE_AMX)
     if (v4 && may_use_tiles()) available[n++] = &amx;
 #endif
+    if (v3) emulated = &amx_emulated;
     if (v4) available[n++] = &x86_64_v4;
     if (v3) available[n++] = &x86_64_v3;
     if (v2) available[n++] = &x86_64_v2;
 #elif defined(__aarch64__)
     available[n++] = &neon;
+    emulated = &amx_emulated;
 #endif
     available[n] = NULL;
 }
@@ -130,11 +134,11 @@ static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
     return -1;
 }
 
-/* Copy `columns` floats, or as many as there are, and zeros behind them; moves `at` behind all `width`. */
+/* Copy `columns` floats, which may be none, or as many as fit, and zeros behind them; moves `at` behind all `width`. */
 static void pack_row(float **at, const float *from, Py_ssize_t columns, Py_ssize_t width)
 {
     memset(*at, 0, (size_t)width * sizeof(float));
-    memcpy(*at, from, (size_t)(columns < width ? columns : width) * sizeof(float));
+    if (columns > 0) memcpy(*at, from, (size_t)(columns < width ? columns : width) * sizeof(float));
     *at += width;
 }
 
@@ -234,7 +238,7 @@ static PyObject *packed_network_new(PyTypeObject *type, PyObject *args, PyObject
     if (!PyArg_ParseTuple(args, "sO!f", &name, &PyTuple_Type, &descriptions, &cut)) return NULL;
     const InstructionSet *const *set = available;
     while (*set && strcmp((*set)->name, name)) set++;
-    const InstructionSet *wanted = strcmp(name, amx_emulated.name) ? *set : &amx_emulated;
+    const InstructionSet *wanted = strcmp(name, amx_emulated.name) ? *set : emulated;
     if (!wanted) return PyErr_Format(PyExc_ValueError, "expected an instruction set of this processor, found %s", name);
     if (PyTuple_Size(descriptions) == 0) return PyErr_Format(PyExc_ValueError, "expected layers, found none");
     PackedNetwork *self = (PackedNetwork *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);

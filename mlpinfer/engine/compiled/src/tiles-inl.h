@@ -15,15 +15,16 @@ enum {
     DIGITS = 3,
     DIGIT_INPUTS = 64,  /* of a tile of digits */
     MOST_DIGIT_INPUTS = 65536, /* 255 x 127 x inputs must fit 31 bits */
+    FEW_ROWS = 5, /* of bytes: fewer are multiplied one by one without tiles */
     PAIR = 2 * TILE_ROWS, /* columns of two tiles, which are multiplied together; rows likewise */
 };
-/* Values outside have parts that bfloat16 loses, or sums that may overflow. */
+/* Values outside have parts that are subnormal, which AMX takes for zero, or products whose sums may overflow. */
 #define SMALLEST_IN_PARTS 0x1p-100f
-#define LARGEST_IN_PARTS 0x1p100f
+#define LARGEST_IN_PARTS 0x1p50f
 
-/* Rows that have been split, and which of them cannot be. */
+/* Rows of inputs as tiles, and which rows are not to be multiplied by tiles. */
 typedef struct {
-    uint8_t lost[MAX_ROWS];
+    uint8_t apart[MAX_ROWS];
     _Alignas(64) char inputs[];
 } TileWorkspace;
 
@@ -69,8 +70,8 @@ static void pack_parts(const Layer *layer, const float *W, uint16_t *parts)
     }
 }
 
-/* Write (DIGITS, steps) tiles for every 16 columns, the largest digits first, and the scale of each column. Return 0 where a column's largest weight is so large that the others would
- * lose more than float32 sums do. */
+/* Write (DIGITS, steps) tiles for every 16 columns, the largest digits first, and the scale of each column. Return 0
+ * where a column's largest weight is so large that the others would lose more than float32 sums do. */
 static int pack_digits(const Layer *layer, const float *W, int8_t *digits, float *scales)
 {
     const ptrdiff_t steps = steps_of(layer->inputs, DIGIT_INPUTS);
@@ -102,13 +103,15 @@ static int pack_digits(const Layer *layer, const float *W, int8_t *digits, float
 static void pack_tiles(Layer *layer, const float *W, int first, void *memory)
 {
     const ptrdiff_t tiles = layer->stride / TILE_ROWS;
-    /* Tiles do not pay for few columns. */
-    int fit = layer->stride >= PAIR;
+    int fit = 1;
     for (ptrdiff_t i = 0; i < layer->inputs * layer->outputs; i++) fit &= fits_parts(W[i]);
     if (!fit) return;
-    pack_parts(layer, W, memory);
-    layer->parts = memory;
-    if (!first || layer->inputs > MOST_DIGIT_INPUTS) return;
+    /* Measured on Sapphire Rapids: in smaller layers, vectors are as fast for many rows and faster for few. */
+    if (layer->inputs >= 64 && layer->stride >= 112) {
+        pack_parts(layer, W, memory);
+        layer->parts = memory;
+    }
+    if (!first || layer->inputs > MOST_DIGIT_INPUTS || layer->stride < PAIR) return;
     int8_t *digits = (int8_t *)memory + tiles * steps_of(layer->inputs, PART_INPUTS) * PARTS * TILE_BYTES;
     float *scales = (float *)(digits + tiles * steps_of(layer->inputs, DIGIT_INPUTS) * DIGITS * TILE_BYTES);
     if (pack_digits(layer, W, digits, scales)) {
@@ -131,7 +134,7 @@ static ptrdiff_t tile_workspace(const Network *network)
     ptrdiff_t steps = 0, bytes = 0;
     for (ptrdiff_t i = 0; i < network->count; i++) {
         const ptrdiff_t here = steps_of(at_most(network->layers[i].inputs, MAX_CHUNK), PART_INPUTS);
-        if (here > steps) steps = here;
+        if (network->layers[i].parts && here > steps) steps = here;
     }
     if (network->layers[0].digits) bytes = PAIR * DIGIT_INPUTS * steps_of(network->layers[0].inputs, DIGIT_INPUTS);
     const ptrdiff_t parts = network->rows / TILE_ROWS * steps * PART_STEP;
@@ -338,36 +341,40 @@ static void multiply_parts(const Layer *layer, ptrdiff_t from, ptrdiff_t steps, 
 #undef KERNEL
 }
 
-/* Compute one row without tiles. Panels may be cut at other columns than `begin` and `end`. */
-static void multiply_one_row(const Layer *layer, const float *a, float *z, ptrdiff_t begin, ptrdiff_t end)
+/* Return whether at least half of a row is zero. */
+static int is_sparse(const float *x, ptrdiff_t inputs)
 {
-    _Alignas(ALIGNMENT) float sums[NR * LANES];
-    for (ptrdiff_t at = 0, n; at < end; at += n * LANES) {
-        n = next_panel((layer->stride - at) / LANES, NR);
-        if (at + n * LANES <= begin) continue;
-        float *to = sums - at;
-        multiply_panel(layer, at, n, 0, layer->inputs, 1, &a, &to, 0);
-        for (ptrdiff_t i = at; i < at + n * LANES; i++)
-            if (i >= begin && i < end) z[i] = to[i];
+    Row row;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t from = 0; from < inputs; from += MAX_CHUNK) {
+        row.x = x + from;
+        find_nonzero(&row, FLOAT32, (int)at_most(inputs - from, MAX_CHUNK));
+        count += row.count;
     }
+    return 2 * count <= inputs;
 }
 
-/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. Rows with values that do not fit into parts are
- * computed without tiles. The rows need not be split again if the workspace is still that of the call before. */
-static void multiply_by_parts(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, TileWorkspace *workspace,
-                              float *z, ptrdiff_t begin, ptrdiff_t end, int fresh)
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. Rows whose zeros are worth to be skipped, in the
+ * first layer, and rows with values that do not fit into parts are multiplied by vectors. The rows need not be split
+ * again if the workspace is still that of the call before. */
+static void multiply_by_parts(const Layer *layer, int first, const float *a, ptrdiff_t a_stride, int rows,
+                              TileWorkspace *workspace, float *z, ptrdiff_t begin, ptrdiff_t end, int fresh)
 {
-    if (fresh) memset(workspace->lost, 0, sizeof(workspace->lost));
-    for (ptrdiff_t from = 0; from < layer->inputs; from += MAX_CHUNK) {
+    uint8_t *const apart = workspace->apart;
+    for (int r = 0; r < rows && fresh; r++) apart[r] = (uint8_t)(first && is_sparse(a + r * a_stride, layer->inputs));
+    for (ptrdiff_t from = 0; from < layer->inputs && memchr(apart, 0, (size_t)rows); from += MAX_CHUNK) {
         const ptrdiff_t inputs = at_most(layer->inputs - from, MAX_CHUNK), steps = steps_of(inputs, PART_INPUTS);
         for (int r = 0; r < rows && (fresh || layer->inputs > MAX_CHUNK); r++) {
             char *to = workspace->inputs + (r / TILE_ROWS * steps * PARTS * TILE_ROWS + r % TILE_ROWS) * 64;
-            workspace->lost[r] |= !split(a + r * a_stride + from, inputs, to);
+            if (!apart[r]) apart[r] = !split(a + r * a_stride + from, inputs, to);
         }
         multiply_parts(layer, from, steps, rows, workspace->inputs, z, begin, end);
     }
-    for (int r = 0; r < rows; r++)
-        if (workspace->lost[r]) multiply_one_row(layer, a + r * a_stride, z + r * layer->stride, begin, end);
+    for (int r = 0, n; r < rows; r += n) {
+        for (n = 1; r + n < rows && apart[r + n] == apart[r]; n++) {}
+        if (apart[r])
+            multiply_by_vectors(layer, first, a + r * a_stride, a_stride, FLOAT32, n, z + r * layer->stride, begin, end);
+    }
 }
 
 /* Copy rows of bytes into (groups, steps) tiles, zeros behind each row. So they are read once, one after the other, and
@@ -384,6 +391,16 @@ static void copy_bytes(const uint8_t *x, ptrdiff_t inputs, int rows, char *to)
             memcpy(at, x, (size_t)tail);
             x += tail;
         }
+    }
+}
+
+/* z = the sums of each digit, (DIGITS, count), put together, for `count` columns from one on. */
+INLINE void join_digits(const Layer *layer, const int32_t *sums, ptrdiff_t digit, ptrdiff_t column, const ptrdiff_t count,
+                        float *z)
+{
+    UNROLL for (ptrdiff_t i = 0; i < count; i += LANES) {
+        const vec smaller = to_float(sums + digit + i) * 256.0f + to_float(sums + 2 * digit + i);
+        store(z + i, (to_float(sums + i) * 65536.0f + smaller) * load(layer->scales + column + i));
     }
 }
 
@@ -404,11 +421,69 @@ INLINE void multiply_bytes_block(const int groups, const int columns, const Laye
     }
     z += column;
     for (int r = 0; r < rows; r++, z += layer->stride)
-        UNROLL for (int i = 0; i < columns * TILE_ROWS; i += LANES) {
-            const int at = r * columns * TILE_ROWS + i;
-            const vec smaller = to_float(sums[1] + at) * 256.0f + to_float(sums[2] + at);
-            store(z + i, (to_float(sums[0] + at) * 65536.0f + smaller) * load(layer->scales + column + i));
-        }
+        join_digits(layer, sums[0] + r * columns * TILE_ROWS, PAIR * PAIR, column, columns * TILE_ROWS, z);
+}
+
+/* Sixteen sums, of a column each, and the products of four inputs with their weights, (16, 4), added to them. */
+#if defined(__AVX512VNNI__) && !defined(TILES_EMULATED)
+typedef __m512i Dots;
+
+INLINE Dots add_dots(Dots sums, const uint8_t *x, const int8_t *W)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof(four));
+    return _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(four), _mm512_load_si512(W));
+}
+#else
+typedef struct {
+    int32_t of[TILE_ROWS];
+} Dots;
+
+INLINE Dots add_dots(Dots sums, const uint8_t *x, const int8_t *W)
+{
+    for (int i = 0; i < 4 * TILE_ROWS; i++) sums.of[i / 4] += x[i % 4] * W[i];
+    return sums;
+}
+#endif
+
+/* Multiply the inputs at `count` places, four from each on, of a row of bytes by `tiles` times 16 columns. */
+INLINE void multiply_bytes_by_vectors(const int tiles, const Layer *layer, const uint8_t *x, const uint16_t *index, int count,
+                                      ptrdiff_t column, float *z)
+{
+    const ptrdiff_t digit = steps_of(layer->inputs, DIGIT_INPUTS) * TILE_BYTES;
+    const int8_t *W = layer->digits + column / TILE_ROWS * DIGITS * digit;
+    _Alignas(64) Dots sums[DIGITS][4] = {0};
+    for (int k = 0; k < count; k++)
+        UNROLL for (int i = 0; i < tiles; i++)
+            UNROLL for (int d = 0; d < DIGITS; d++)
+                sums[d][i] = add_dots(sums[d][i], x + index[k], W + (i * DIGITS + d) * digit + 16 * index[k]);
+    join_digits(layer, (const int32_t *)sums, 4 * TILE_ROWS, column, tiles * TILE_ROWS, z + column);
+}
+
+/* Multiply one row of bytes without tiles, by the inputs that are not zero. The sums are exact, so that they are those
+ * of tiles. */
+static void multiply_row_of_bytes(const Layer *layer, const uint8_t *x, TileWorkspace *workspace, float *z, ptrdiff_t begin,
+                                  ptrdiff_t end)
+{
+    const ptrdiff_t inputs = layer->inputs, padded = steps_of(inputs, DIGIT_INPUTS) * DIGIT_INPUTS;
+    uint8_t *const row = (uint8_t *)workspace->inputs;
+    uint16_t *const index = (uint16_t *)(row + padded);
+    int count = 0;
+    memset(row + padded - DIGIT_INPUTS, 0, DIGIT_INPUTS);
+    memcpy(row, x, (size_t)inputs);
+    for (ptrdiff_t k = 0; k < padded; k += DIGIT_INPUTS) {
+        uint64_t bits = nonzero(row + k, UINT8);
+        bits |= bits >> 1;
+        bits = (bits | bits >> 2) & 0x1111111111111111;
+        indices(bits, (int)k, index + count);
+        count += __builtin_popcountll(bits);
+    }
+    for (ptrdiff_t column = begin, tiles; column < end; column += tiles * TILE_ROWS) {
+        tiles = at_most((end - column) / TILE_ROWS, 4);
+#define CASE(tiles) case tiles: multiply_bytes_by_vectors(tiles, layer, row, index, count, column, z); break;
+        switch (tiles) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#undef CASE
+    }
 }
 
 /* z (rows, stride) = x (rows, inputs) @ W for rows of bytes, columns `begin` to `end`. */
@@ -418,6 +493,11 @@ static void multiply_by_digits(const Layer *layer, const uint8_t *x, int rows, T
     const ptrdiff_t group = steps_of(layer->inputs, DIGIT_INPUTS) * TILE_BYTES;
     for (int done = 0, now; done < rows; done += now, z += now * layer->stride) {
         now = (int)at_most(rows - done, PAIR);
+        if (now < FEW_ROWS) {
+            now = 1;
+            multiply_row_of_bytes(layer, x + done * layer->inputs, workspace, z, begin, end);
+            continue;
+        }
         copy_bytes(x + done * layer->inputs, layer->inputs, now, workspace->inputs);
 #define KERNEL(groups, columns, row, column) \
     multiply_bytes_block(groups, columns, layer, workspace->inputs + (row) / TILE_ROWS * group, \

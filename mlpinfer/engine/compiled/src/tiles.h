@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "simd.h"
+
 enum { TILE_ROWS = 16, TILE_BYTES = 1024 };
 
 #if !defined(TILES_EMULATED)
@@ -45,7 +47,7 @@ static inline void tiles_release(void) { _tile_release(); }
 /* The registers of this thread. */
 static _Thread_local struct {
     uint8_t rows[8];
-    unsigned char bytes[8][TILE_BYTES];
+    _Alignas(64) unsigned char bytes[8][TILE_BYTES];
 } tiles;
 
 static inline void tiles_configure(int rows)
@@ -80,25 +82,30 @@ static inline float tile_float(const unsigned char *at)
     return (bits & 0x7F800000) ? value : 0 * value;
 }
 
-static inline float tile_flush(float value) { return value > -0x1p-126f && value < 0x1p-126f ? 0 * value : value; }
+INLINE vec tile_flush(vec x)
+{
+    const vec least = (vec){0} + 0x1p-126f;
+    return where((x > -least) & (x < least), 0 * x, x);
+}
 
 /* Even and odd inputs are summed apart, by fused multiply-adds, and both sums are added to what is there. */
 static inline void TILE_BF16(int sums, int rows, int weights)
 {
+    _Alignas(64) float W[2 * TILE_ROWS][16];
+    for (int k = 0; k < 2 * TILE_ROWS; k++)
+        for (int i = 0; i < 16; i++) W[k][i] = tile_float(tiles.bytes[weights] + 64 * (k / 2) + 4 * i + 2 * (k % 2));
     for (int r = 0; r < tiles.rows[sums]; r++) {
-        float sum[16], even[16] = {0}, odd[16] = {0};
-        memcpy(sum, tiles.bytes[sums] + 64 * r, 64);
-        for (int k = 0; k < 16; k++) {
-            const float a = tile_float(tiles.bytes[rows] + 64 * r + 4 * k);
-            const float b = tile_float(tiles.bytes[rows] + 64 * r + 4 * k + 2);
-            for (int i = 0; i < 16; i++) {
-                const unsigned char *w = tiles.bytes[weights] + 64 * k + 4 * i;
-                even[i] = tile_flush(__builtin_fmaf(a, tile_float(w), even[i]));
-                odd[i] = tile_flush(__builtin_fmaf(b, tile_float(w + 2), odd[i]));
+        float a[2 * TILE_ROWS];
+        for (int k = 0; k < 2 * TILE_ROWS; k++) a[k] = tile_float(tiles.bytes[rows] + 64 * r + 2 * k);
+        for (int i = 0; i < 16; i += LANES) {
+            float *const sum = (float *)(tiles.bytes[sums] + 64 * r) + i;
+            vec even = {0}, odd = {0};
+            for (int k = 0; k < 2 * TILE_ROWS; k += 2) {
+                even = tile_flush(even + a[k] * load(W[k] + i));
+                odd = tile_flush(odd + a[k + 1] * load(W[k + 1] + i));
             }
+            store(sum, tile_flush(load(sum) + tile_flush(even + odd)));
         }
-        for (int i = 0; i < 16; i++) sum[i] = tile_flush(sum[i] + tile_flush(even[i] + odd[i]));
-        memcpy(tiles.bytes[sums] + 64 * r, sum, 64);
     }
 }
 
