@@ -11,9 +11,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 FOLDER = "mlpinfer/engine/compiled/src"
-X86_64 = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+#: What each level of x86-64 has; -march=x86-64-v2 and so on are unknown to GCC 10.
+V2 = ("-msse4.2", "-mpopcnt", "-mcx16", "-msahf")
+V3 = (*V2, "-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe", "-mf16c")
+V4 = (*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl")
 #: GCC knows these from 11 on, Clang from 12.
-AMX = ("-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16")
+AMX = (*V4, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16")
+X86_64 = {"x86_64_v2": V2, "x86_64_v3": V3, "x86_64_v4": V4, "amx_emulated": V3}
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
@@ -23,9 +27,8 @@ class BuildExtension(build_ext):
     def build_extension(self, extension):
         """Build `extension` with what was compiled for the processors that may run it."""
         if self.plat_name.endswith("x86_64"):
-            for name in X86_64:
-                self._add(extension, name.replace("-", "_"), f"-march={name}")
-            self._add(extension, "amx_emulated", "-march=x86-64-v3")
+            for name, flags in X86_64.items():
+                self._add(extension, name, *flags)
             try:
                 self._add(extension, "amx", *AMX)
             except CompileError:

@@ -132,7 +132,7 @@ def test_every_number_of_rows_gives_the_same_bits(name, dtype, sizes):
     x = x.astype(np.uint8) if dtype == "uint8" else (x / np.float32(255)).astype(np.float32)
     compiled = predictor(name, network, scale=1)
     expected = compiled.decision_function(x)
-    for rows in range(1, 70):
+    for rows in (1, 2, 4, 5, 6, 15, 16, 17, 31, 32, 33, 36, 37, 48, 63, 64, 65, 69):
         np.testing.assert_array_equal(compiled.decision_function(x[:rows]), expected[:rows])
         np.testing.assert_array_equal(compiled.decision_function(x[rows:]), expected[rows:])
 

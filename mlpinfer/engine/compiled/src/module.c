@@ -13,8 +13,10 @@
 #else
 #include <unistd.h>
 #endif
-#if defined(HAVE_AMX)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(HAVE_AMX)
 #include <sys/syscall.h>
 #endif
 
@@ -57,6 +59,17 @@ static const InstructionSet *available[5];
 /* Tiles in plain C, compiled for x86-64-v3: NULL where the processor is older. For tests, so it is not among them. */
 static const InstructionSet *emulated;
 
+#if defined(__x86_64__)
+/* Return whether the processor has what `__builtin_cpu_supports` of GCC 10 and Clang 14 does not know. */
+static int has_lzcnt_movbe_f16c(void)
+{
+    enum { MOVBE = 1 << 22, F16C = 1 << 29, LZCNT = 1 << 5 };
+    unsigned eax, ebx, ecx, edx, extended;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !__get_cpuid(0x80000001, &eax, &ebx, &extended, &edx)) return 0;
+    return (ecx & MOVBE) && (ecx & F16C) && (extended & LZCNT);
+}
+#endif
+
 #if defined(HAVE_AMX)
 /* Return whether processor and kernel let this process use tiles. The permission holds for all of its threads, and
  * for its children. */
@@ -77,7 +90,7 @@ static void find_available(void)
 #define HAS(feature) __builtin_cpu_supports(feature)
     __builtin_cpu_init();
     int v2 = HAS("sse4.2") && HAS("ssse3") && HAS("popcnt");
-    int v3 = v2 && HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2") && HAS("lzcnt") && HAS("movbe") && HAS("f16c");
+    int v3 = v2 && HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2") && has_lzcnt_movbe_f16c();
     int v4 = v3 && HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl");
 #if defined(HAVE_AMX)
     if (v4 && may_use_tiles()) available[n++] = &amx;
