@@ -24,7 +24,8 @@ REQUIRED = os.environ.get("MLPINFER_TEST_BACKENDS", "numpy").split(",")
 #: What can run a network on this machine's processor.
 EVALUATORS = ("plan", *find_compiled().available)
 #: Without the compiled evaluator there is nothing in it to test: mlpinfer was installed without a compiler.
-collect_ignore = [] if EVALUATORS[1:] else ["engine/compiled/test_evaluator.py"]
+_COMPILED_ONLY = ["engine/compiled/test_evaluator.py", "engine/compiled/test_tiles.py"]
+collect_ignore = [] if EVALUATORS[1:] else _COMPILED_ONLY
 
 
 def pytest_report_header():

@@ -39,8 +39,8 @@ WEIGHTS = {"mnist_784-50-100-10.pkl", "mnist_784-128-64-10.pt"}
 SOURCES = {
     f"mlpinfer/engine/compiled/src/{name}"
     for name in (
-        *("evaluate-inl.h", "network.h", "simd.h"),
-        *("module.c", "neon.c", "x86_64_v2.c", "x86_64_v3.c", "x86_64_v4.c"),
+        *("evaluate-inl.h", "network.h", "simd.h", "tiles-inl.h", "tiles.h"),
+        *("module.c", "amx.c", "amx_emulated.c", "neon.c", "x86_64_v2.c", "x86_64_v3.c", "x86_64_v4.c"),
     )
 }
 TOP = {"LICENSE", "NOTICE", "README.md", "MANIFEST.in", "pyproject.toml", "setup.py", "setup.cfg", "PKG-INFO"}

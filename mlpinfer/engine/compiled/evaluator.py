@@ -44,8 +44,8 @@ def fits(folded: Network) -> bool:
 class CompiledEvaluator(Evaluator):
     """Run a folded network in the C extension: rows go in, labels or logits come out.
 
-    It is immutable and shared by all threads. It calls no BLAS, starts no threads, allocates nothing for
-    contiguous rows of uint8 or float32 and layers up to 256 wide, and releases the GIL while it computes.
+    It is immutable and shared by all threads. It calls no BLAS, starts no threads, allocates nothing but
+    buffers for a block of rows, and releases the GIL while it computes.
     Results are bitwise the same for any batch size and any number of threads.
 
     Parameters

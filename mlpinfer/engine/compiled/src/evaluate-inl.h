@@ -65,11 +65,11 @@ static void multiply_panel(const Layer *layer, ptrdiff_t column, ptrdiff_t n, pt
     }
 }
 
-/* Multiply by all panels; a[r][0] is input `from`. */
+/* Multiply by the panels of columns `begin` to `end`; a[r][0] is input `from`. */
 static void multiply_dense(const Layer *layer, ptrdiff_t from, ptrdiff_t to, int rows, const float *const *a,
-                           float *const *z)
+                           float *const *z, ptrdiff_t begin, ptrdiff_t end)
 {
-    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
+    for (ptrdiff_t at = begin, n; at < end; at += n * LANES) {
         n = next_panel((layer->stride - at) / LANES, NR);
         multiply_panel(layer, at, n, from, to, rows, a, z, from);
     }
@@ -127,7 +127,7 @@ INLINE void add_sparse(const int rows, const int n, const uint16_t *index, float
 /* One row or SPARSE_ROWS, with the inputs that are not zero in all of them: images have much of their
  * ground in common, and it is reading W from the second-level cache that takes the time. */
 INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, const Layer *layer,
-                            ptrdiff_t from, int inputs)
+                            ptrdiff_t from, int inputs, ptrdiff_t begin, ptrdiff_t end)
 {
     uint16_t index[MAX_CHUNK];
     float value[SPARSE_ROWS][MAX_CHUNK];
@@ -141,10 +141,10 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
             take(row[r].x, dtype, bits, 64 * i, index + count, found, value[r] + count);
         count += found;
     }
-    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
+    for (ptrdiff_t at = begin, n; at < end; at += n * LANES) {
         n = 0;
-        for (ptrdiff_t left = (layer->stride - at) / LANES, more; left; n += more, left -= more) {
-            more = next_panel(left, NR);
+        for (ptrdiff_t more; at + n * LANES < end; n += more) {
+            more = next_panel((layer->stride - at) / LANES - n, NR);
             if (n + more > SPARSE_VECTORS) break;
         }
         float *z[SPARSE_ROWS];
@@ -158,15 +158,18 @@ INLINE void multiply_sparse(const int rows, const Row *row, const Dtype dtype, c
 
 /* -- layers --------------------------------------------------------------------------------------- */
 
-/* z (rows, stride) = x (rows, inputs) @ W, each row dense or sparse by its own count of zeros. */
-INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z)
+/* z (rows, stride) = x (rows, inputs) @ W, columns `begin` to `end`, each row dense or sparse by its own count of
+ * zeros. */
+INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, int rows, float *z, ptrdiff_t begin,
+                        ptrdiff_t end)
 {
     _Alignas(ALIGNMENT) float cast[MR][MAX_CHUNK];
     const float *dense[MAX_ROWS];
     float *to[MAX_ROWS];
     /* Rows of bytes need room for what they are cast to. */
     const int most_dense = dtype == UINT8 ? MR : MAX_ROWS;
-    if (layer->inputs >= WORTH_COUNTING) memset(z, 0, (size_t)(rows * layer->stride) * sizeof(float));
+    if (layer->inputs >= WORTH_COUNTING)
+        for (int r = 0; r < rows; r++) memset(z + r * layer->stride + begin, 0, (size_t)(end - begin) * sizeof(float));
     for (ptrdiff_t from = 0; from < layer->inputs; from += layer->chunk) {
         int inputs = (int)at_most(layer->inputs - from, layer->chunk);
         Row sparse[SPARSE_ROWS];
@@ -178,7 +181,7 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
             if (inputs >= WORTH_COUNTING) find_nonzero(row, dtype, inputs);
             if (inputs >= WORTH_COUNTING && 2 * row->count <= inputs) {
                 if (++n_sparse == SPARSE_ROWS) {
-                    multiply_sparse(SPARSE_ROWS, sparse, dtype, layer, from, inputs);
+                    multiply_sparse(SPARSE_ROWS, sparse, dtype, layer, from, inputs, begin, end);
                     n_sparse = 0;
                 }
                 continue;
@@ -190,14 +193,46 @@ INLINE void first_layer(const Layer *layer, const void *x, const Dtype dtype, in
                 dense[n_dense] = cast[n_dense];
             }
             if (++n_dense == most_dense) {
-                multiply_dense(layer, from, from + inputs, n_dense, dense, to);
+                multiply_dense(layer, from, from + inputs, n_dense, dense, to, begin, end);
                 n_dense = 0;
             }
         }
-        for (int r = 0; r < n_sparse; r++) multiply_sparse(1, sparse + r, dtype, layer, from, inputs);
-        if (n_dense) multiply_dense(layer, from, from + inputs, n_dense, dense, to);
+        for (int r = 0; r < n_sparse; r++) multiply_sparse(1, sparse + r, dtype, layer, from, inputs, begin, end);
+        if (n_dense) multiply_dense(layer, from, from + inputs, n_dense, dense, to, begin, end);
     }
 }
+
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`. */
+static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z, ptrdiff_t begin,
+                       ptrdiff_t end)
+{
+    const float *from[MAX_ROWS];
+    float *to[MAX_ROWS];
+    for (int r = 0; r < rows; r++) {
+        from[r] = a + r * a_stride;
+        to[r] = z + r * layer->stride;
+    }
+    multiply_dense(layer, 0, layer->inputs, rows, from, to, begin, end);
+}
+
+/* z (rows, stride) = a (rows, a_stride) @ W, columns `begin` to `end`, which are whole panels. */
+static void multiply_by_vectors(const Layer *layer, int first, const void *a, ptrdiff_t a_stride, Dtype dtype, int rows,
+                                float *z, ptrdiff_t begin, ptrdiff_t end)
+{
+    if (!first)
+        next_layer(layer, a, a_stride, rows, z, begin, end);
+    else if (dtype == UINT8)
+        first_layer(layer, a, UINT8, rows, z, begin, end);
+    else
+        first_layer(layer, a, FLOAT32, rows, z, begin, end);
+}
+
+#if defined(TILES)
+#include "tiles-inl.h"
+enum { UNIT = PAIR };
+#else
+enum { UNIT = MR };
+#endif
 
 /* tanh(x) = x P(x^2) / Q(x^2), a minimax fit of relative error 2.2e-8 over |x| <= 9.02, where tanh is 1 in
  * float32. All terms have one sign, so that none cancels. NaN stays NaN. */
@@ -214,7 +249,7 @@ INLINE vec tanh_of(vec x)
     q = q * y + 2.58718529999e-2f;
     q = q * y + 0.467132073687f;
     q = q * y + 1.0f;
-    return x * p / q;
+    return divide(x * p, q);
 }
 
 /* z = h(z + b) of `width` columns from one on. The bias comes last: where it is large, folded from the layer
@@ -228,7 +263,7 @@ INLINE void finish(const Layer *layer, const Activation activation, ptrdiff_t co
         for (ptrdiff_t i = 0; i < width; i += LANES) {
             vec v = load(z + i) + load(layer->b + column + i);
             if (activation == TANH) v = tanh_of(v);
-            if (activation == RELU) v = where(v < zero, zero, v); /* NaN stays NaN */
+            if (activation == RELU) v = relu(v);
             if (activation == LEAKY_RELU) v = where(v > zero, v, v * layer->slope);
             store(z + i, v);
         }
@@ -239,22 +274,6 @@ static void add_bias_and_activate(const Layer *layer, ptrdiff_t column, ptrdiff_
 #define CASE(activation) case activation: finish(layer, activation, column, width, rows, z); break;
     switch (layer->activation) { CASE(IDENTITY) CASE(RELU) CASE(LEAKY_RELU) CASE(TANH) }
 #undef CASE
-}
-
-/* z (rows, stride) = h(a (rows, a_stride) @ W + b), panel by panel, while a panel of z is in the cache. */
-static void next_layer(const Layer *layer, const float *a, ptrdiff_t a_stride, int rows, float *z)
-{
-    const float *from[MAX_ROWS];
-    float *to[MAX_ROWS];
-    for (int r = 0; r < rows; r++) {
-        from[r] = a + r * a_stride;
-        to[r] = z + r * layer->stride;
-    }
-    for (ptrdiff_t at = 0, n; at < layer->stride; at += n * LANES) {
-        n = next_panel((layer->stride - at) / LANES, NR);
-        multiply_panel(layer, at, n, 0, layer->inputs, rows, from, to, 0);
-        add_bias_and_activate(layer, at, n * LANES, rows, z);
-    }
 }
 
 /* Return the index of the largest value, the lowest of a tie; of the first NaN where there is one. */
@@ -271,23 +290,29 @@ static int64_t argmax(const float *z, ptrdiff_t n)
 
 /* -- rows ----------------------------------------------------------------------------------------- */
 
-/* Evaluate up to `network->rows` rows of one batch. */
-static void evaluate_block(const Network *network, const void *x, const Dtype dtype, int rows, float *workspace,
-                           Output out)
+/* Compute columns `begin` to `end` of a layer for a block of rows: z (rows, stride) = h(a @ W + b), where a is x for the
+ * first layer. `fresh` says that this thread has not computed other columns of this layer for these rows. */
+static void evaluate_columns(const Network *network, ptrdiff_t number, const void *a, Dtype dtype, int rows, float *z,
+                             void *tiles, ptrdiff_t begin, ptrdiff_t end, int fresh)
 {
-    const Layer *layer = network->layers;
-    float *const buffers[2] = {workspace, workspace + network->rows * network->widest}, *z = buffers[0];
-    if (dtype == UINT8)
-        first_layer(layer, x, UINT8, rows, z);
+    const Layer *layer = network->layers + number;
+    const ptrdiff_t a_stride = number ? layer[-1].stride : layer->inputs;
+#if defined(TILES)
+    if (dtype == FLOAT32 && layer->parts)
+        multiply_by_parts(layer, number == 0, a, a_stride, rows, tiles, z, begin, end, fresh);
+    else if (dtype == UINT8 && layer->digits)
+        multiply_by_digits(layer, a, rows, tiles, z, begin, end);
     else
-        first_layer(layer, x, FLOAT32, rows, z);
-    add_bias_and_activate(layer, 0, layer->stride, rows, z);
-    for (ptrdiff_t i = 1; i < network->count; i++) {
-        float *a = z;
-        z = buffers[i % 2];
-        next_layer(layer + 1, a, layer->stride, rows, z);
-        layer++;
-    }
+#endif
+        multiply_by_vectors(layer, number == 0, a, a_stride, dtype, rows, z, begin, end);
+    (void)tiles, (void)fresh;
+    add_bias_and_activate(layer, begin, end - begin, rows, z);
+}
+
+/* Write labels or logits from the last layer's values. */
+static void write_output(const Network *network, const float *z, int rows, Output out)
+{
+    const Layer *layer = network->layers + network->count - 1;
     for (int r = 0; r < rows; r++, z += layer->stride) {
         if (out.logits)
             memcpy(out.logits + r * layer->outputs, z, (size_t)layer->outputs * sizeof(float));
@@ -296,16 +321,21 @@ static void evaluate_block(const Network *network, const void *x, const Dtype dt
     }
 }
 
-static void evaluate(const Network *network, const void *x, Dtype dtype, ptrdiff_t rows, ptrdiff_t batch_size,
-                     float *workspace, Output out)
+static void evaluate(const Call *call, float *workspace)
 {
-    ptrdiff_t inputs = network->layers[0].inputs, outputs = network->layers[network->count - 1].outputs;
-    for (ptrdiff_t done = 0, n; done < rows; done += n) {
-        /* What is left of the batch is cut into even blocks of whole micro-tiles. */
-        ptrdiff_t batch = at_most(batch_size - done % batch_size, rows - done);
-        ptrdiff_t blocks = (batch + network->rows - 1) / network->rows;
-        n = at_most(((batch + blocks - 1) / blocks + MR - 1) / MR * MR, batch);
-        Output here = {out.labels ? out.labels + done : NULL, out.logits ? out.logits + done * outputs : NULL};
-        evaluate_block(network, element(x, dtype, done * inputs), dtype, (int)n, workspace, here);
+    const Network *network = call->network;
+    float *const buffers[2] = {workspace, workspace + network->rows * network->widest};
+    void *const tiles = workspace + 2 * network->rows * network->widest;
+    for (ptrdiff_t done = 0, rows; done < call->rows; done += rows) {
+        rows = next_block(call, done, UNIT);
+        const void *a = element(call->x, call->dtype, done * network->layers[0].inputs);
+        Dtype dtype = call->dtype;
+        for (ptrdiff_t i = 0; i < network->count; i++) {
+            float *z = buffers[i % 2];
+            evaluate_columns(network, i, a, dtype, (int)rows, z, tiles, 0, network->layers[i].stride, 1);
+            a = z;
+            dtype = FLOAT32;
+        }
+        write_output(network, a, (int)rows, output_from(call, done));
     }
 }

@@ -13,6 +13,12 @@
 #else
 #include <unistd.h>
 #endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(HAVE_AMX)
+#include <sys/syscall.h>
+#endif
 
 #include "network.h"
 
@@ -49,7 +55,33 @@ static ptrdiff_t between(ptrdiff_t least, ptrdiff_t value, ptrdiff_t most)
 /* -- what this processor runs ---------------------------------------------------------------------- */
 
 /* The instruction sets of this processor, best first, and NULL. Filled once, before anybody reads it. */
-static const InstructionSet *available[4];
+static const InstructionSet *available[5];
+/* Tiles in plain C, compiled for x86-64-v3: NULL where the processor is older. For tests, so it is not among them. */
+static const InstructionSet *emulated;
+
+#if defined(__x86_64__)
+/* Return whether the processor has what `__builtin_cpu_supports` of GCC 10 and Clang 14 does not know. */
+static int has_lzcnt_movbe_f16c(void)
+{
+    enum { MOVBE = 1 << 22, F16C = 1 << 29, LZCNT = 1 << 5 };
+    unsigned eax, ebx, ecx, edx, extended;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !__get_cpuid(0x80000001, &eax, &ebx, &extended, &edx)) return 0;
+    return (ecx & MOVBE) && (ecx & F16C) && (extended & LZCNT);
+}
+#endif
+
+#if defined(HAVE_AMX)
+/* Return whether processor and kernel let this process use tiles. The permission holds for all of its threads, and
+ * for its children. */
+static int may_use_tiles(void)
+{
+    enum { TILE = 1 << 24, INT8 = 1 << 25, BF16 = 1 << 22, TILE_DATA = 18, ARCH_REQ_XCOMP_PERM = 0x1023 };
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return 0;
+    if ((edx & (TILE | INT8 | BF16)) != (TILE | INT8 | BF16)) return 0;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+#endif
 
 static void find_available(void)
 {
@@ -58,13 +90,18 @@ static void find_available(void)
 #define HAS(feature) __builtin_cpu_supports(feature)
     __builtin_cpu_init();
     int v2 = HAS("sse4.2") && HAS("ssse3") && HAS("popcnt");
-    int v3 = v2 && HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2") && HAS("lzcnt") && HAS("movbe") && HAS("f16c");
+    int v3 = v2 && HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2") && has_lzcnt_movbe_f16c();
     int v4 = v3 && HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl");
+#if defined(HAVE_AMX)
+    if (v4 && may_use_tiles()) available[n++] = &amx;
+#endif
+    if (v3) emulated = &amx_emulated;
     if (v4) available[n++] = &x86_64_v4;
     if (v3) available[n++] = &x86_64_v3;
     if (v2) available[n++] = &x86_64_v2;
 #elif defined(__aarch64__)
     available[n++] = &neon;
+    emulated = &amx_emulated;
 #endif
     available[n] = NULL;
 }
@@ -110,11 +147,11 @@ static int get_float32(PyObject *array, Py_buffer *view, Py_ssize_t count)
     return -1;
 }
 
-/* Copy `columns` floats, or as many as there are, and zeros behind them; moves `at` behind all `width`. */
+/* Copy `columns` floats, which may be none, or as many as fit, and zeros behind them; moves `at` behind all `width`. */
 static void pack_row(float **at, const float *from, Py_ssize_t columns, Py_ssize_t width)
 {
     memset(*at, 0, (size_t)width * sizeof(float));
-    memcpy(*at, from, (size_t)(columns < width ? columns : width) * sizeof(float));
+    if (columns > 0) memcpy(*at, from, (size_t)(columns < width ? columns : width) * sizeof(float));
     *at += width;
 }
 
@@ -145,7 +182,9 @@ static Py_ssize_t describe(Layer *layer, PyObject *description, const Instructio
     }
     layer->inputs = inputs;
     layer->outputs = outputs;
-    layer->stride = (outputs + lanes - 1) / lanes * lanes;
+    /* A tile has 16 columns. */
+    const ptrdiff_t unit = set->pack_tiles && lanes < 16 ? 16 : lanes;
+    layer->stride = (outputs + unit - 1) / unit * unit;
     layer->activation = (Activation)activation;
     layer->KC = between(64, L1 / (set->NR * lanes * size), 512);
     layer->chunk = between(64, L2 / 4 / (layer->stride * size) / 64 * 64, MAX_CHUNK);
@@ -153,13 +192,20 @@ static Py_ssize_t describe(Layer *layer, PyObject *description, const Instructio
 }
 
 /* Copy the arrays of a layer that has been described; moves `at` behind them. */
-static int pack_arrays(Layer *layer, PyObject *description, const InstructionSet *set, float **at)
+static int pack_arrays(Layer *layer, PyObject *description, const InstructionSet *set, int first, float **at)
 {
     Py_buffer view;
     if (get_float32(PyTuple_GetItem(description, 2), &view, layer->inputs * layer->outputs) < 0) return -1;
     layer->W = *at;
     pack_panels(at, view.buf, layer, set);
+    if (set->pack_tiles) {
+        ptrdiff_t bytes = set->tile_bytes(layer, first);
+        layer->tiles = calloc((size_t)bytes + ALIGNMENT, 1);
+        if (layer->tiles) set->pack_tiles(layer, view.buf, first, align(layer->tiles));
+        else PyErr_NoMemory();
+    }
     PyBuffer_Release(&view);
+    if (PyErr_Occurred()) return -1;
     if (get_float32(PyTuple_GetItem(description, 3), &view, layer->outputs) < 0) return -1;
     layer->b = *at;
     pack_row(at, view.buf, layer->outputs, layer->stride);
@@ -173,6 +219,8 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
     Py_ssize_t count = PyTuple_Size(descriptions), floats = ALIGNMENT / sizeof(float);
     Layer *layers = self->layers = calloc((size_t)count, sizeof(Layer));
     if (!layers) return PyErr_NoMemory(), -1;
+    self->network.count = count;
+    self->network.layers = layers;
     for (Py_ssize_t i = 0; i < count; i++) {
         ptrdiff_t width = i ? layers[i - 1].outputs : 0;
         Py_ssize_t more = describe(layers + i, PyTuple_GetItem(descriptions, i), self->set, width);
@@ -184,12 +232,13 @@ static int pack_network(PackedNetwork *self, PyObject *descriptions)
     if (!self->weights) return PyErr_NoMemory(), -1;
     float *at = align(self->weights);
     for (Py_ssize_t i = 0; i < count; i++)
-        if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), self->set, &at) < 0) return -1;
-    const ptrdiff_t size = sizeof(float);
-    const int small = floats * size < L2 / 2; /* weights that stay in L2 beside the values need not be shared by many */
-    self->network.rows = small ? 48 : between(48, L2 / 4 / (self->network.widest * size), MAX_ROWS);
-    self->network.count = count;
-    self->network.layers = layers;
+        if (pack_arrays(layers + i, PyTuple_GetItem(descriptions, i), self->set, i == 0, &at) < 0) return -1;
+    const ptrdiff_t size = sizeof(float), unit = self->set->unit;
+    /* Weights that stay in L2 beside the values need not be shared by many rows. */
+    const int small = floats * size < L2 / 2;
+    ptrdiff_t rows = small ? 48 : L2 / 4 / (self->network.widest * size);
+    self->network.rows = between(4 * unit < 48 ? 48 : 4 * unit, rows, MAX_ROWS) / unit * unit;
+    if (self->set->tile_workspace) self->network.tile_workspace = self->set->tile_workspace(&self->network);
     return 0;
 }
 
@@ -202,11 +251,12 @@ static PyObject *packed_network_new(PyTypeObject *type, PyObject *args, PyObject
     if (!PyArg_ParseTuple(args, "sO!f", &name, &PyTuple_Type, &descriptions, &cut)) return NULL;
     const InstructionSet *const *set = available;
     while (*set && strcmp((*set)->name, name)) set++;
-    if (!*set) return PyErr_Format(PyExc_ValueError, "expected an instruction set of this processor, found %s", name);
+    const InstructionSet *wanted = strcmp(name, amx_emulated.name) ? *set : emulated;
+    if (!wanted) return PyErr_Format(PyExc_ValueError, "expected an instruction set of this processor, found %s", name);
     if (PyTuple_Size(descriptions) == 0) return PyErr_Format(PyExc_ValueError, "expected layers, found none");
     PackedNetwork *self = (PackedNetwork *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!self) return NULL;
-    self->set = *set;
+    self->set = wanted;
     self->network.cut = cut;
     if (pack_network(self, descriptions) == 0) return (PyObject *)self;
     Py_DECREF(self);
@@ -216,8 +266,10 @@ static PyObject *packed_network_new(PyTypeObject *type, PyObject *args, PyObject
 static void packed_network_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    free(((PackedNetwork *)self)->layers);
-    free(((PackedNetwork *)self)->weights);
+    PackedNetwork *packed = (PackedNetwork *)self;
+    for (ptrdiff_t i = 0; i < packed->network.count; i++) free(packed->layers[i].tiles);
+    free(packed->layers);
+    free(packed->weights);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -249,7 +301,7 @@ static int is_result(const Py_buffer *view, const char *formats, Py_ssize_t item
 }
 
 /* labels(x, out, batch_size) or logits(x, out, batch_size). */
-static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
+static PyObject *run(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_args, int labels)
 {
     const Network *network = &self->network;
     Py_ssize_t columns = labels ? 1 : network->layers[network->count - 1].outputs, rows;
@@ -269,18 +321,18 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
     }
     int done = 0;
     if (is_result(&y, labels ? "lq" : "f", itemsize, rows * columns)) {
-        Output out = {labels ? y.buf : NULL, labels ? NULL : y.buf};
+        const Call call = {network, x.buf, dtype, rows, batch_size, {labels ? y.buf : NULL, labels ? NULL : y.buf}};
         _Alignas(ALIGNMENT) float small[ON_STACK];
         void *large = NULL;
         float *workspace = small;
-        ptrdiff_t floats = 2 * network->rows * network->widest;
+        ptrdiff_t floats = 2 * network->rows * network->widest + network->tile_workspace / (ptrdiff_t)sizeof(float);
         if (floats > ON_STACK) {
             large = malloc((size_t)floats * sizeof(float) + ALIGNMENT);
             workspace = align(large);
         }
         if (workspace) {
             Py_BEGIN_ALLOW_THREADS
-            self->set->evaluate(network, x.buf, dtype, rows, batch_size, workspace, out);
+            self->set->evaluate(&call, workspace);
             Py_END_ALLOW_THREADS
             done = 1;
         } else
@@ -297,12 +349,12 @@ static PyObject *call(PackedNetwork *self, PyObject *const *args, Py_ssize_t n_a
 
 static PyObject *packed_network_labels(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
 {
-    return call((PackedNetwork *)self, args, n_args, 1);
+    return run((PackedNetwork *)self, args, n_args, 1);
 }
 
 static PyObject *packed_network_logits(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
 {
-    return call((PackedNetwork *)self, args, n_args, 0);
+    return run((PackedNetwork *)self, args, n_args, 0);
 }
 
 /* -- the module ------------------------------------------------------------------------------------ */

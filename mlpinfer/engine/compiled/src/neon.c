@@ -2,5 +2,5 @@
 #if defined(__aarch64__)
 #include "evaluate-inl.h"
 
-const InstructionSet neon = {"neon", LANES, MR, NR, evaluate};
+const InstructionSet neon = {"neon", LANES, NR, UNIT, evaluate, NULL, NULL, NULL};
 #endif

@@ -36,7 +36,36 @@ typedef int32_t mask __attribute__((vector_size(4 * LANES)));
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE vec to_float(const int32_t *p) { return __builtin_convertvector(*(const mask *)p, vec); }
 INLINE vec where(mask m, vec a, vec b) { return (vec)((m & (mask)a) | (~m & (mask)b)); }
+
+/* NaN stays NaN. */
+INLINE vec relu(vec x)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x);
+#elif defined(__AVX2__)
+    return (vec)_mm256_max_ps(_mm256_setzero_ps(), (__m256)x);
+#else
+    const vec zero = {0};
+    return where(x < zero, zero, x);
+#endif
+}
+
+/* Return x / y for y from 1 on; y is finite or NaN. */
+INLINE vec divide(vec x, vec y)
+{
+#if defined(__AVX512F__)
+    /* A step of Newton's method each for an estimate of 1 / y and for the quotient: faster than a division, and rounded
+     * as one but for rare cases. So tanh is 1 where a division gives 1. */
+    vec inverse = (vec)_mm512_rcp14_ps((__m512)y);
+    inverse += inverse * (1.0f - y * inverse);
+    const vec quotient = x * inverse;
+    return quotient + (x - quotient * y) * inverse;
+#else
+    return x / y;
+#endif
+}
 
 INLINE size_t size_of(const Dtype dtype) { return dtype == UINT8 ? sizeof(uint8_t) : sizeof(float); }
 INLINE const void *element(const void *x, const Dtype dtype, ptrdiff_t i)
