@@ -17,7 +17,12 @@ from mlpinfer.evaluation.environment import environment
 from mlpinfer.io.weights.load import shipped
 
 #: Module and package of what a contender may have imported.
-LIBRARIES = {"sklearn": "scikit-learn", "torch": "torch", "onnxruntime": "onnxruntime"}
+LIBRARIES = {
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
 
 
 def pytest_addoption(parser):

@@ -65,4 +65,6 @@ CONTENDERS: dict[str, Contender] = {
     "torch-frozen-callers": partial(peers.torch_, frozen=True, callers=True),
     "onnxruntime-threads": partial(peers.onnxruntime_, callers=False),
     "onnxruntime-callers": partial(peers.onnxruntime_, callers=True),
+    "openvino-threads": partial(peers.openvino_, callers=False),
+    "openvino-callers": partial(peers.openvino_, callers=True),
 }

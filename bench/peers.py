@@ -7,6 +7,7 @@ alone, because its idle threads would slow the others.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -129,6 +130,29 @@ def onnxruntime_(network: Network, batch_size: int, dtype: str, cores: int, call
 
     def label(x: np.ndarray) -> np.ndarray:
         return session.run(["labels"], {"x": x})[0]
+
+    return deal(each_batch(label, batch_size), batch_size, cores if callers else 1)
+
+
+def openvino_(network: Network, batch_size: int, dtype: str, cores: int, callers: bool) -> Labels:
+    """A static batch size and float32 throughout, without which it computes in bfloat16 where it can.
+
+    Each calling thread has a compiled model of its own, whose input is the slice itself.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(_onnx(network, dtype))
+    model.reshape([batch_size, network.sizes[0]])
+    options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    options["INFERENCE_NUM_THREADS"] = 1 if callers else cores
+    own = threading.local()
+
+    def label(x: np.ndarray) -> np.ndarray:
+        if not hasattr(own, "request"):
+            own.request = core.compile_model(model, "CPU", options).create_infer_request()
+        own.request.infer([x], share_inputs=True)
+        return own.request.get_output_tensor().data
 
     return deal(each_batch(label, batch_size), batch_size, cores if callers else 1)
 

@@ -17,6 +17,7 @@ PEERS = {
     "PyTorch, eager": ["torch-eager-threads", "torch-eager-callers"],
     "PyTorch, frozen": ["torch-frozen-threads", "torch-frozen-callers"],
     "ONNX Runtime": ["onnxruntime-threads", "onnxruntime-callers"],
+    "OpenVINO": ["openvino-threads", "openvino-callers"],
 }
 Table = Sequence[Sequence[str]]
 
